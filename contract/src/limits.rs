@@ -1,0 +1,66 @@
+//! Every limit and every time of the program, in one place.
+
+use std::time::Duration;
+
+/// The longest service descriptor that dom0 reads, in bytes without its NUL.
+pub const DESCRIPTOR_BYTES: usize = 4096;
+/// The longest request line, in bytes with its newline.
+pub const REQUEST_LINE_BYTES: usize = 64 * 1024;
+/// The most raw bytes that may follow a request line.
+pub const BODY_BYTES: u64 = 8 * 1024 * 1024;
+/// The longest unframed request of the older program, for every service but `VmWriteFile`.
+pub const PLAIN_REQUEST_BYTES: usize = 64 * 1024;
+/// The longest unframed `VmWriteFile` request: 8 MiB of content, escaped as JSON.
+pub const PLAIN_WRITE_BYTES: usize = 12 * 1024 * 1024;
+/// The longest payload of one frame, in bytes.
+pub const FRAME_BYTES: usize = 64 * 1024;
+/// The longest JSON result that the agent's side puts together from its parts, in bytes.
+pub const RESULT_BYTES: usize = 4 * 1024 * 1024;
+/// The most bytes of one stream of output that one answer holds.
+pub const OUTPUT_BYTES: u64 = 2 * 1024 * 1024;
+/// The characters of each stream that an answer holds unless the caller asks for another number.
+pub const OUTPUT_DEFAULT_CHARS: u64 = 8_000;
+/// The longest command, in bytes.
+pub const COMMAND_BYTES: usize = 60 * 1024;
+/// The longest path that Linux takes, in bytes without its NUL.
+pub const PATH_BYTES: usize = 4095;
+/// The longest message that passes on what another program said, in bytes.
+pub const MESSAGE_BYTES: usize = 4096;
+
+/// The time a command gets unless the caller asks for another.
+pub const COMMAND_DEFAULT: Duration = Duration::from_secs(30);
+/// The longest time a command may ask for, unless the operator sets another ceiling.
+pub const COMMAND_CEILING: Duration = Duration::from_secs(3600);
+/// The time a shutdown gets unless the caller asks for another.
+pub const SHUTDOWN_DEFAULT: Duration = Duration::from_secs(60);
+/// The longest time a caller may wait for a shutdown.
+pub const SHUTDOWN_CEILING: Duration = Duration::from_secs(600);
+/// The time a start may take.
+pub const START: Duration = Duration::from_secs(180);
+/// The time from SIGTERM to SIGKILL for a command that has to end.
+pub const KILL_GRACE: Duration = Duration::from_secs(1);
+/// The time in which a command that has to end is dead in its qube, and its end reported.
+pub const KILL: Duration = Duration::from_secs(5);
+/// The time for reading or writing one range of a file in a qube.
+pub const FILE: Duration = Duration::from_secs(120);
+/// The time for one question to qubesd that is answered at once.
+pub const QUBESD: Duration = Duration::from_secs(20);
+/// The time for a caller's descriptor and request line to arrive.
+pub const REQUEST: Duration = Duration::from_secs(10);
+/// After this silence an unframed request without fields counts as complete.
+pub const PLAIN_SILENCE: Duration = Duration::from_millis(500);
+/// The longest a caller may read nothing while dom0 has something to say.
+pub const STALLED_READER: Duration = Duration::from_secs(60);
+/// The shortest time between two progress frames of one call.
+pub const PROGRESS: Duration = Duration::from_millis(500);
+/// The daemon ends when it had nothing to do for this long.
+pub const IDLE: Duration = Duration::from_secs(60);
+
+/// Calls of the agent's side that are under way on qrexec at once.
+pub const CALLS_IN_FLIGHT: usize = 8;
+/// Of these, the calls that may take longer than a second.
+pub const LONG_CALLS_IN_FLIGHT: usize = 6;
+/// Calls of one agent that dom0 works on at once; further ones get `Busy`.
+pub const CALLS_PER_AGENT: usize = 32;
+/// Connections that dom0 holds at once; further ones wait to be accepted.
+pub const CONNECTIONS: usize = 128;
