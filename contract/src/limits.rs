@@ -4,6 +4,12 @@ use std::time::Duration;
 
 /// The longest service descriptor that dom0 reads, in bytes without its NUL.
 pub const DESCRIPTOR_BYTES: usize = 4096;
+/// The longest file of agents and qubes that dom0 reads, in bytes.
+pub const SCOPE_BYTES: usize = 256 * 1024;
+/// The most files of qrexec policy, included ones counted each time, that are read for a decision.
+pub const POLICY_FILES: usize = 4096;
+/// The deepest that files of qrexec policy may include one another.
+pub const POLICY_INCLUDE_DEPTH: usize = 32;
 /// The longest request line, in bytes with its newline.
 pub const REQUEST_LINE_BYTES: usize = 64 * 1024;
 /// The most raw bytes that may follow a request line.
@@ -61,6 +67,10 @@ pub const CALLS_IN_FLIGHT: usize = 8;
 /// Of these, the calls that may take longer than a second.
 pub const LONG_CALLS_IN_FLIGHT: usize = 6;
 /// Calls of one agent that dom0 works on at once; further ones get `Busy`.
-pub const CALLS_PER_AGENT: usize = 32;
+pub const CALLS_PER_AGENT: usize = 64;
 /// Connections that dom0 holds at once; further ones wait to be accepted.
 pub const CONNECTIONS: usize = 128;
+/// The pause after a connection could not be accepted, so that a lack of descriptors does not spin.
+pub const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// The most bytes that are read and dropped after a fault, so that its answer arrives.
+pub const DRAIN_BYTES: u64 = 64 * 1024 * 1024;

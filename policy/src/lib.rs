@@ -1,1 +1,18 @@
-//! x
+//! Who may do what: the operator's file, authority as types, qrexec policy rendered and evaluated.
+//!
+//! This crate does no I/O.
+
+pub mod authority;
+pub mod caller;
+pub mod evaluate;
+pub mod powers;
+pub mod render;
+pub mod scope;
+pub mod until;
+
+pub use authority::{Address, Claim, Class, Live, ManagedQube, Reason, Refused};
+pub use caller::Caller;
+pub use powers::{Consent, Powers, PowersError};
+pub use render::{ServiceLine, render_deny_all, render_policy};
+pub use scope::{Block, Grant, LineError, Scope, ScopeError, Target};
+pub use until::{Until, UntilError};

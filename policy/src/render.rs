@@ -1,0 +1,149 @@
+//! The qrexec policy that a scope means, as text.
+
+use std::{fmt::Write as _, time::SystemTime};
+
+use admin_api::{QubeName, Tag};
+use contract::{Aim, Power};
+
+use crate::{
+    powers::{Consent, Powers},
+    scope::{Block, Scope, Target},
+};
+
+const HEADER: &str = "\
+# Made by Salt Bridge from the operator's list of agents and qubes; changes made here are lost.
+# The list itself is read again at every call, so this file alone grants nothing.
+";
+
+/// One service, as far as policy is concerned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ServiceLine<'a> {
+    /// The full qrexec name, for example `saltbridge.VmExec`.
+    pub name: &'a str,
+    /// The power that a call needs.
+    pub power: Power,
+    /// What a call is aimed at.
+    pub aim: Aim,
+}
+
+/// The file `30-salt-bridge.policy`: what the scope grants now, and a denial of everything else.
+pub fn render_policy(scope: &Scope, services: &[ServiceLine<'_>], now: SystemTime) -> String {
+    let mut text = HEADER.to_owned();
+    for block in scope.blocks() {
+        // Writing to a String cannot fail.
+        let _ = writeln!(text, "\n# {}", block.agent());
+        for line in block_lines(block, services, now) {
+            text.push_str(&line);
+            text.push('\n');
+        }
+    }
+    push_denials(&mut text, services);
+    text
+}
+
+/// The same file while nothing at all is granted: during installation and while paused.
+pub fn render_deny_all(services: &[ServiceLine<'_>]) -> String {
+    let mut text = HEADER.to_owned();
+    push_denials(&mut text, services);
+    text
+}
+
+/// Denies what no line above allows. `*` as a target is dom0 and keywords too, which `@anyvm` is
+/// not; `notify=no` keeps an agent that probes from flooding the desktop.
+fn push_denials(text: &mut String, services: &[ServiceLine<'_>]) {
+    text.push_str("\n# Everything else\n");
+    for service in services {
+        // Writing to a String cannot fail.
+        let _ = writeln!(text, "{} * * * deny notify=no", service.name);
+    }
+}
+
+fn block_lines(block: &Block, services: &[ServiceLine<'_>], now: SystemTime) -> Vec<String> {
+    let (mut listed, mut tags) = (Vec::new(), Vec::new());
+    for grant in block.running(now) {
+        match &grant.target {
+            Target::Qube(name) => listed.push((name, &grant.powers)),
+            Target::Tag(tag) => tags.push((tag, &grant.powers)),
+        }
+    }
+    let mut lines = scope_wide_lines(block, services, now);
+    for (name, powers) in listed {
+        lines.extend(listed_lines(block.agent(), name, powers, services));
+    }
+    if !tags.is_empty() {
+        lines.extend(untaggable_lines(block, services));
+    }
+    for (tag, powers) in tags {
+        lines.extend(tag_lines(block.agent(), tag, powers, services));
+    }
+    lines
+}
+
+/// Services without a qube of their own: the argument is empty.
+fn scope_wide_lines(block: &Block, services: &[ServiceLine<'_>], now: SystemTime) -> Vec<String> {
+    services
+        .iter()
+        .filter(|service| service.aim == Aim::Scope)
+        .filter_map(|service| {
+            let action = action(block.scope_wide(service.power, now)?);
+            Some(format!("{} + {} @adminvm {action}", service.name, block.agent()))
+        })
+        .collect()
+}
+
+/// A listed qube is the argument of a call to dom0.
+fn listed_lines(
+    agent: &QubeName,
+    target: &QubeName,
+    powers: &Powers,
+    services: &[ServiceLine<'_>],
+) -> Vec<String> {
+    services
+        .iter()
+        .filter(|service| service.aim == Aim::Qube)
+        .filter_map(|service| {
+            let action = action(powers.consent(service.power)?);
+            Some(format!("{} +{target} {agent} @adminvm {action}", service.name))
+        })
+        .collect()
+}
+
+/// A tagged qube is the target of a call without an argument. With any other argument than the
+/// empty one, a call could name a listed qube there and slip past that qube's own lines.
+fn tag_lines(
+    agent: &QubeName,
+    tag: &Tag,
+    powers: &Powers,
+    services: &[ServiceLine<'_>],
+) -> Vec<String> {
+    services
+        .iter()
+        .filter(|service| service.aim == Aim::Qube && powers.holds(service.power))
+        .map(|service| format!("{} + {agent} @tag:{tag} allow target=@adminvm", service.name))
+        .collect()
+}
+
+/// The agent and its listed qubes, ended ones too, are no targets, whatever tags they carry.
+fn untaggable_lines(block: &Block, services: &[ServiceLine<'_>]) -> Vec<String> {
+    let listed = block.grants().iter().filter_map(|grant| match &grant.target {
+        Target::Qube(name) => Some(name),
+        Target::Tag(_) => None,
+    });
+    std::iter::once(block.agent())
+        .chain(listed)
+        .flat_map(|name| services.iter().map(move |service| (name, service)))
+        .filter(|(_, service)| service.aim == Aim::Qube)
+        .map(|(name, service)| {
+            format!("{} + {} {name} deny notify=no", service.name, block.agent())
+        })
+        .collect()
+}
+
+/// The prompt offers the targets that lines for this call allow, which is dom0 alone; naming it
+/// as the default saves the operator from choosing it.
+const fn action(consent: Consent) -> &'static str {
+    match consent {
+        Consent::Standing => "allow",
+        Consent::Ask => "ask default_target=@adminvm",
+    }
+}

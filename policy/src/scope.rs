@@ -1,0 +1,525 @@
+//! The operator's file: which agent may do what to which qubes. One wrong line makes all of it void.
+
+use std::{fmt::Write as _, str::FromStr, time::SystemTime};
+
+use admin_api::{NameError, QubeName, Tag};
+use contract::limits::SCOPE_BYTES;
+
+use crate::{
+    powers::{Powers, PowersError},
+    until::{Until, UntilError},
+};
+
+/// The tag of qubes into which files may be copied and to which nothing else may be done.
+pub(crate) const DUMP_TAG: &str = "ai-dump";
+
+/// All that the operator granted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Scope {
+    blocks: Vec<Block>,
+}
+
+/// What one agent was granted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Block {
+    agent: QubeName,
+    grants: Vec<Grant>,
+}
+
+/// Powers over one qube, or over every qube that carries a tag.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Grant {
+    /// What the powers are over.
+    pub target: Target,
+    /// The powers.
+    pub powers: Powers,
+    /// When the grant ends; none means that it does not end by itself.
+    pub until: Option<Until>,
+}
+
+/// What a grant is over.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Target {
+    /// The qube of this name: a listed qube.
+    Qube(QubeName),
+    /// Every qube that carries this tag when it is looked at.
+    Tag(Tag),
+}
+
+/// Why the file grants nothing to anybody.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ScopeError {
+    /// More than [`SCOPE_BYTES`].
+    #[error("the file is longer than {SCOPE_BYTES} bytes; shorten it")]
+    TooLarge,
+    /// Nothing but comments and blank lines.
+    #[error("the file is empty; begin it with `@agent NAME` and list that agent's qubes below")]
+    Empty,
+    /// A line that cannot be read, or that contradicts another.
+    #[error("line {line}: {error}")]
+    Line {
+        /// Its number, from 1.
+        line: usize,
+        /// What is wrong with it, and what to do.
+        #[source]
+        error: LineError,
+    },
+}
+
+/// What is wrong with a line, and what to do.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum LineError {
+    /// A target above the first `@agent`, as in the files of the older program.
+    #[error("this target belongs to no agent; put a line `@agent NAME` above it")]
+    WithoutAgent,
+    /// `@agent` without a name, or with more than a name.
+    #[error("write `@agent NAME` and nothing else on the line")]
+    AgentLine,
+    /// The agent has a block already.
+    #[error("`{0}` has a block already; move these lines into it")]
+    RepeatedAgent(QubeName),
+    /// A word that begins with `@` and is neither `@agent` nor `@tag:`.
+    #[error("`{word}` is not known; a line begins with a qube's name, `@tag:TAG` or `@agent`")]
+    UnknownKeyword {
+        /// The word.
+        word: String,
+    },
+    /// Not the name of a qube that can be agent or target. dom0 is neither, however it is spelled.
+    #[error("`{word}` cannot be an agent or a target, write the name of a qube: {error}")]
+    Name {
+        /// The word.
+        word: String,
+        /// What is wrong with it.
+        #[source]
+        error: NameError,
+    },
+    /// Not a tag.
+    #[error("`{word}` cannot stand behind `@tag:`, write the name of a tag: {error}")]
+    Tag {
+        /// The word behind `@tag:`.
+        word: String,
+        /// What is wrong with it.
+        #[source]
+        error: NameError,
+    },
+    /// The tag is the one that forbids.
+    #[error("the tag `ai-dump` forbids; it cannot grant: remove the line")]
+    DumpTag,
+    /// The agent is among its own targets.
+    #[error("an agent cannot be its own target; remove the line")]
+    Itself,
+    /// The target stands in this block already.
+    #[error("the target stands in this agent's block already; keep one line for it")]
+    RepeatedTarget,
+    /// A list of powers that cannot be read.
+    #[error(transparent)]
+    Powers(#[from] PowersError),
+    /// `:ask` on a tag.
+    #[error("a grant by tag cannot ask, because the prompt would not show the qube; remove `:ask`")]
+    AskOnTag,
+    /// `until=` without a moment.
+    #[error("until= is {0}")]
+    Until(#[from] UntilError),
+    /// More words than a grant has.
+    #[error("`{word}` is one word too many; a line is `NAME [powers] [until=TIME]`")]
+    Surplus {
+        /// The first word too many.
+        word: String,
+    },
+}
+
+impl Scope {
+    /// Reads the whole file. Only a file without any fault grants anything.
+    ///
+    /// # Errors
+    /// The first fault, with its line.
+    pub fn parse(text: &str) -> Result<Self, ScopeError> {
+        if text.len() > SCOPE_BYTES {
+            return Err(ScopeError::TooLarge);
+        }
+        let mut scope = Self { blocks: Vec::new() };
+        for (place, line) in text.lines().enumerate() {
+            let statement = line.split_once('#').map_or(line, |(statement, _)| statement);
+            let mut words = statement.split_ascii_whitespace();
+            let Some(first) = words.next() else { continue };
+            scope
+                .read_line(first, words)
+                .map_err(|error| ScopeError::Line { line: place + 1, error })?;
+        }
+        if scope.blocks.is_empty() { Err(ScopeError::Empty) } else { Ok(scope) }
+    }
+
+    fn read_line<'a>(
+        &mut self,
+        first: &'a str,
+        mut rest: impl Iterator<Item = &'a str>,
+    ) -> Result<(), LineError> {
+        if first == "@agent" {
+            let (Some(name), None) = (rest.next(), rest.next()) else {
+                return Err(LineError::AgentLine);
+            };
+            return self.add_block(Block::new(parse_name(name)?));
+        }
+        let grant = Grant::from_words(first, rest)?;
+        self.blocks.last_mut().ok_or(LineError::WithoutAgent)?.add_grant(grant)
+    }
+
+    /// A scope of this one block.
+    pub fn of(block: Block) -> Self {
+        Self { blocks: vec![block] }
+    }
+
+    /// Adds a block below the others.
+    ///
+    /// # Errors
+    /// The agent has a block already.
+    pub fn add_block(&mut self, block: Block) -> Result<(), LineError> {
+        if self.block(&block.agent).is_some() {
+            return Err(LineError::RepeatedAgent(block.agent));
+        }
+        self.blocks.push(block);
+        Ok(())
+    }
+
+    /// Puts a block in the place of the one that its agent has, or below the others.
+    pub fn replace_block(&mut self, block: Block) {
+        match self.blocks.iter_mut().find(|old| old.agent == block.agent) {
+            Some(old) => *old = block,
+            None => self.blocks.push(block),
+        }
+    }
+
+    /// The agents, in the order of the file.
+    pub fn agents(&self) -> impl Iterator<Item = &QubeName> {
+        self.blocks.iter().map(|block| &block.agent)
+    }
+
+    /// The blocks, in the order of the file. There is at least one.
+    pub fn blocks(&self) -> &[Block] {
+        &self.blocks
+    }
+
+    /// The block of this agent.
+    pub fn block(&self, agent: &QubeName) -> Option<&Block> {
+        self.blocks.iter().find(|block| block.agent == *agent)
+    }
+
+    /// The file's text. [`Scope::parse`] reads the same scope from it; comments are not kept.
+    pub fn render(&self) -> String {
+        let mut text = String::new();
+        for block in &self.blocks {
+            // Writing to a String cannot fail.
+            let _ = writeln!(text, "@agent {}", block.agent);
+            for grant in &block.grants {
+                text.push_str(&grant.render());
+                text.push('\n');
+            }
+        }
+        text
+    }
+}
+
+impl FromStr for Scope {
+    type Err = ScopeError;
+
+    fn from_str(text: &str) -> Result<Self, ScopeError> {
+        Self::parse(text)
+    }
+}
+
+impl Block {
+    /// A block that grants nothing yet.
+    pub const fn new(agent: QubeName) -> Self {
+        Self { agent, grants: Vec::new() }
+    }
+
+    /// Whose block it is.
+    pub const fn agent(&self) -> &QubeName {
+        &self.agent
+    }
+
+    /// The grants, in the order of the file, ended ones too.
+    pub fn grants(&self) -> &[Grant] {
+        &self.grants
+    }
+
+    /// The grant over a listed qube, ended or not.
+    pub fn listed(&self, target: &QubeName) -> Option<&Grant> {
+        self.grants.iter().find(|grant| match &grant.target {
+            Target::Qube(name) => name == target,
+            Target::Tag(_) => false,
+        })
+    }
+
+    /// Adds a grant below the others.
+    ///
+    /// # Errors
+    /// The target is the agent, is granted already, or is a tag that cannot be granted so.
+    pub fn add_grant(&mut self, grant: Grant) -> Result<(), LineError> {
+        match &grant.target {
+            Target::Qube(name) if *name == self.agent => return Err(LineError::Itself),
+            Target::Tag(tag) if tag.as_str() == DUMP_TAG => return Err(LineError::DumpTag),
+            Target::Tag(_) if grant.powers.any_ask() => return Err(LineError::AskOnTag),
+            Target::Qube(_) | Target::Tag(_) => {}
+        }
+        if self.grants.iter().any(|old| old.target == grant.target) {
+            return Err(LineError::RepeatedTarget);
+        }
+        self.grants.push(grant);
+        Ok(())
+    }
+}
+
+impl Grant {
+    /// Reads `NAME [powers] [until=TIME]`, as it stands in the file.
+    ///
+    /// # Errors
+    /// What is wrong with the line.
+    pub fn parse(line: &str) -> Result<Self, LineError> {
+        let mut words = line.split_ascii_whitespace();
+        Self::from_words(words.next().unwrap_or_default(), words)
+    }
+
+    fn from_words<'a>(
+        target: &str,
+        rest: impl Iterator<Item = &'a str>,
+    ) -> Result<Self, LineError> {
+        let target = Target::parse(target)?;
+        let (mut powers, mut until) = (None, None);
+        for word in rest {
+            match word.strip_prefix("until=") {
+                Some(time) if until.is_none() => until = Some(Until::parse(time)?),
+                None if powers.is_none() && until.is_none() => powers = Some(Powers::parse(word)?),
+                Some(_) | None => return Err(LineError::Surplus { word: word.into() }),
+            }
+        }
+        Ok(Self { target, powers: powers.unwrap_or_else(Powers::bare), until })
+    }
+
+    /// Whether the grant has ended.
+    pub fn has_ended(&self, now: SystemTime) -> bool {
+        self.until.is_some_and(|until| until.has_passed(now))
+    }
+
+    /// The line of the file, without its newline.
+    pub fn render(&self) -> String {
+        let mut line = match &self.target {
+            Target::Qube(name) => name.to_string(),
+            Target::Tag(tag) => format!("@tag:{tag}"),
+        };
+        if self.powers != Powers::bare() {
+            // Writing to a String cannot fail.
+            let _ = write!(line, " {}", self.powers);
+        }
+        if let Some(until) = self.until {
+            let _ = write!(line, " until={until}");
+        }
+        line
+    }
+}
+
+impl Target {
+    /// Reads `NAME` or `@tag:TAG`.
+    ///
+    /// # Errors
+    /// The word is neither.
+    pub fn parse(word: &str) -> Result<Self, LineError> {
+        if let Some(tag) = word.strip_prefix("@tag:") {
+            return Tag::parse(tag)
+                .map(Self::Tag)
+                .map_err(|error| LineError::Tag { word: tag.into(), error });
+        }
+        if word.starts_with('@') {
+            return Err(LineError::UnknownKeyword { word: word.into() });
+        }
+        parse_name(word).map(Self::Qube)
+    }
+}
+
+fn parse_name(word: &str) -> Result<QubeName, LineError> {
+    QubeName::parse(word).map_err(|error| LineError::Name { word: word.into(), error })
+}
+
+/// Reads whatever it is given and asserts that what was read survives a round trip.
+pub fn fuzz_scope(input: &[u8]) {
+    let Ok(text) = std::str::from_utf8(input) else { return };
+    if let Ok(scope) = Scope::parse(text) {
+        assert_eq!(
+            Scope::parse(&scope.render()),
+            Ok(scope),
+            "a scope does not survive a round trip"
+        );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use contract::Power;
+    use proptest::prelude::*;
+
+    const EXAMPLE: &str = "\
+# what the agents may do
+@agent salt-bridge
+work                                # all but shape
+dev        see,lifecycle,exec,files
+vault-ro   see,files:ask
+build      see,exec until=2026-12-01T18:00:00Z
+
+@tag:ai-managed
+@agent helper                       # a second agent
+test       see
+";
+
+    fn fault(text: &str) -> (usize, LineError) {
+        match Scope::parse(text) {
+            Err(ScopeError::Line { line, error }) => (line, error),
+            other => panic!("{text:?} gave {other:?}"),
+        }
+    }
+
+    #[test]
+    fn the_example_of_the_documents_is_read_as_it_says() {
+        let scope = Scope::parse(EXAMPLE).unwrap();
+        let agents: Vec<String> = scope.agents().map(ToString::to_string).collect();
+        assert_eq!(agents, ["salt-bridge", "helper"]);
+        let block = scope.block(&QubeName::parse("salt-bridge").unwrap()).unwrap();
+        let work = block.listed(&QubeName::parse("work").unwrap()).unwrap();
+        assert_eq!((&work.powers, work.until), (&Powers::bare(), None));
+        assert!(!work.powers.holds(Power::Shape));
+        let build = block.listed(&QubeName::parse("build").unwrap()).unwrap();
+        assert_eq!(build.until, Until::parse("2026-12-01T18:00:00Z").ok());
+        assert_eq!(
+            scope.render(),
+            "@agent salt-bridge\nwork\ndev see,lifecycle,exec,files\nvault-ro see,files:ask\n\
+             build see,exec until=2026-12-01T18:00:00Z\n@tag:ai-managed\n@agent helper\ntest see\n"
+        );
+        assert_eq!(Scope::parse(&scope.render()), Ok(scope));
+    }
+
+    #[test]
+    fn a_file_of_the_older_program_grants_nothing_to_anybody() {
+        assert_eq!(fault("# comment\n\nwork\ndev\n"), (3, LineError::WithoutAgent));
+    }
+
+    #[test]
+    fn a_file_without_a_statement_is_empty() {
+        for text in ["", "\n\n", "# only this\n", "   \t\n#"] {
+            assert_eq!(Scope::parse(text), Err(ScopeError::Empty), "{text:?}");
+        }
+        assert!(Scope::parse("@agent a\n").unwrap().blocks().iter().all(|b| b.grants().is_empty()));
+    }
+
+    #[test]
+    fn a_file_longer_than_its_limit_is_refused() {
+        let text = format!("@agent a\nb\n#{}", "x".repeat(SCOPE_BYTES));
+        assert_eq!(Scope::parse(&text), Err(ScopeError::TooLarge));
+        assert!(Scope::parse(text.get(..SCOPE_BYTES).unwrap()).is_ok());
+    }
+
+    #[test]
+    fn one_wrong_line_voids_the_file_and_is_named() {
+        use LineError as E;
+        let name = |word: &str| QubeName::parse(word).unwrap();
+        for (line, error) in [
+            ("@agent", E::AgentLine),
+            ("@agent a b", E::AgentLine),
+            ("@agent a", E::RepeatedAgent(name("a"))),
+            ("@adminvm", E::UnknownKeyword { word: "@adminvm".into() }),
+            ("@Agent b", E::UnknownKeyword { word: "@Agent".into() }),
+            ("@type:AppVM", E::UnknownKeyword { word: "@type:AppVM".into() }),
+            ("@tag:ai-dump", E::DumpTag),
+            ("@tag:ai-managed files:ask", E::AskOnTag),
+            ("a", E::Itself),
+            ("b see", E::RepeatedTarget),
+            ("c see,peek", E::Powers(PowersError::Unknown { word: "peek".into() })),
+            ("c see,", E::Powers(PowersError::Unknown { word: String::new() })),
+            ("c see, exec", E::Powers(PowersError::Unknown { word: String::new() })),
+            ("c see,see", E::Powers(PowersError::Repeated(Power::See))),
+            ("c see exec", E::Surplus { word: "exec".into() }),
+            ("c until=tomorrow", E::Until(UntilError)),
+            ("c until=2026-12-01T18:00:00Z see", E::Surplus { word: "see".into() }),
+            (
+                "c until=2026-12-01T18:00:00Z until=2026-12-01T18:00:00Z",
+                E::Surplus { word: "until=2026-12-01T18:00:00Z".into() },
+            ),
+        ] {
+            assert_eq!(fault(&format!("@agent a\nb\n{line}\nd\n")), (3, error), "{line}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_qube_is_neither_target_nor_agent() {
+        for word in [
+            "dom0",
+            "DOM0",
+            "Dom0",
+            "Domain-0",
+            "domain-0",
+            "none",
+            "default",
+            "x-dm",
+            "1st",
+            "-a",
+            "a+b",
+            "uuid:00000000-0000-0000-0000-000000000000",
+            "wörk",
+            "work\u{a0}see",
+            "*",
+            "a\0",
+            "\u{feff}work",
+            "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa",
+        ] {
+            assert!(matches!(fault(&format!("@agent a\n{word}")), (2, LineError::Name { .. })));
+            assert!(matches!(fault(&format!("@agent {word}")), (1, LineError::Name { .. })));
+        }
+        for word in ["", "a.b", "a+b", "@tag:x"] {
+            assert!(matches!(fault(&format!("@agent a\n@tag:{word}")), (2, LineError::Tag { .. })));
+        }
+    }
+
+    #[test]
+    fn the_same_target_may_stand_in_the_blocks_of_two_agents() {
+        let scope = Scope::parse("@agent a\nb\nc\n@agent b\na\nc see\n").unwrap();
+        assert_eq!(scope.blocks().len(), 2);
+    }
+
+    #[test]
+    fn replacing_a_block_leaves_the_others() {
+        let mut scope = Scope::parse("@agent a\nb\n@agent c\nd\n").unwrap();
+        let mut block = Block::new(QubeName::parse("a").unwrap());
+        block.add_grant(Grant::parse("e see").unwrap()).unwrap();
+        scope.replace_block(block);
+        assert_eq!(scope.render(), "@agent a\ne see\n@agent c\nd\n");
+        scope.replace_block(Block::new(QubeName::parse("f").unwrap()));
+        assert_eq!(scope.render(), "@agent a\ne see\n@agent c\nd\n@agent f\n");
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_make_the_parser_panic(input in prop::collection::vec(any::<u8>(), 0..300)) {
+            fuzz_scope(&input);
+        }
+
+        #[test]
+        fn files_of_likely_words_survive_a_round_trip(words in prop::collection::vec(
+            prop::sample::select(vec![
+                "@agent", "a", "b", "work", "dom0", "@tag:ai-managed", "@tag:", "see", "see,files:ask",
+                "until=2026-12-01T18:00:00Z", "until=", "#", "\n", "\n", "\r\n", " ", "\t",
+            ]), 0..40)) {
+            fuzz_scope(words.join(" ").as_bytes());
+            fuzz_scope(format!("@agent x\n{}", words.concat()).as_bytes());
+        }
+
+        #[test]
+        fn a_prefix_of_a_good_file_never_grants_more(cut in 0..EXAMPLE.len()) {
+            let whole = Scope::parse(EXAMPLE).unwrap();
+            if let Some(Ok(part)) = EXAMPLE.get(..cut).map(Scope::parse) {
+                for block in part.blocks() {
+                    let Some(full) = whole.block(block.agent()) else { continue };
+                    prop_assert!(block.grants().len() <= full.grants().len());
+                }
+            }
+        }
+    }
+}
