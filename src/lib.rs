@@ -1,1 +1,22 @@
-//! x
+//! The agent's side of Salt Bridge: an MCP server on stdio that forwards every tool call to dom0.
+//!
+//! It decides nothing and knows nothing per service: the tools, what a call carries and what an
+//! answer holds are all computed from the rows of `contract/catalogue.json`.
+
+mod addresses;
+mod answer;
+mod arguments;
+mod catalogue;
+mod cli;
+mod progress;
+mod qrexec;
+mod queue;
+mod reply;
+mod schema;
+mod server;
+mod stdio;
+
+#[cfg(test)]
+mod testing;
+
+pub use cli::run;
