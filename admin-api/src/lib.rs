@@ -8,6 +8,8 @@ pub mod client;
 pub mod destination;
 pub mod error;
 pub mod event;
+pub mod firewall;
+pub mod firewall_xml;
 pub mod name;
 pub mod request;
 pub mod response;
