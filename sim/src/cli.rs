@@ -1,0 +1,136 @@
+//! The command line: tells the programs apart by their name, and runs the host's own commands.
+
+use std::{ffi::OsString, io::Write as _, path::PathBuf, process::ExitCode};
+
+use clap::{Parser, Subcommand};
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::{Host, HostError, HostOptions, demo, program, qube, role::Role, spawn};
+
+/// A Qubes host in one process, to try and to test Salt Bridge without Qubes.
+#[derive(Debug, Parser)]
+#[command(name = "salt-bridge-sim", version)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Show every tool on a fresh host, called by a real MCP client.
+    Demo,
+    /// Serve MCP on standard input and output, against a fresh host that vanishes at the end.
+    Mcp {
+        /// Put the host into this folder, and leave it there.
+        #[arg(long)]
+        dir: Option<PathBuf>,
+    },
+    /// Run a host until interrupted.
+    Host {
+        /// The folder of the host, which must be empty or not exist.
+        #[arg(long)]
+        dir: PathBuf,
+    },
+}
+
+/// Runs whatever program this process was started as.
+pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let mut arguments = arguments.into_iter();
+    let argv0 = arguments.next().unwrap_or_default();
+    match Role::of(&argv0) {
+        Role::QrexecClient => program::qrexec_client(&argv0, arguments),
+        Role::QrexecClientVm => program::qrexec_client_vm(&argv0, arguments),
+        Role::QubeInit => qube::run_init(arguments),
+        Role::SaltBridge => salt_bridge::run(std::iter::once(argv0).chain(arguments)),
+        Role::Saltbridged => ExitCode::FAILURE,
+        Role::Sim => command_line(std::iter::once(argv0).chain(arguments)),
+    }
+}
+
+fn command_line(arguments: impl Iterator<Item = OsString>) -> ExitCode {
+    let arguments = match Arguments::try_parse_from(arguments) {
+        Ok(arguments) => arguments,
+        Err(error) => {
+            drop(error.print());
+            return ExitCode::from(if error.use_stderr() { 2 } else { 0 });
+        }
+    };
+    match execute(arguments.command) {
+        Ok(code) => code,
+        Err(error) => {
+            let mut line = format!("salt-bridge-sim: {error}");
+            let mut cause = std::error::Error::source(&error);
+            while let Some(error) = cause {
+                line.push_str(&format!(": {error}"));
+                cause = error.source();
+            }
+            tell(&line);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// One line on standard error: standard output may carry a protocol.
+fn tell(line: &str) {
+    drop(writeln!(std::io::stderr(), "{line}"));
+}
+
+fn execute(command: Command) -> Result<ExitCode, HostError> {
+    let program = std::env::current_exe().map_err(HostError::Runtime)?;
+    match command {
+        Command::Demo => {
+            let (_folder, host) = fresh(None, program)?;
+            demo::run(&host)
+        }
+        Command::Mcp { dir } => {
+            let (_folder, host) = fresh(dir, program)?;
+            let shim = host.layout().program("salt-bridge");
+            let mut child = spawn::shim(&shim, &[]).map_err(HostError::Runtime)?;
+            let status = child.wait().map_err(HostError::Runtime)?;
+            Ok(ExitCode::from(spawn::exit_code(status)))
+        }
+        Command::Host { dir } => {
+            let (_folder, host) = fresh(Some(dir), program)?;
+            tell(host.mode().sentence());
+            tell("Simulated qubes are no security boundary.");
+            let bin = host.layout().dir().join("bin");
+            tell(&format!("{}/qrexec-client-vm dom0 saltbridge.VmList", bin.display()));
+            wait_for_signal().map_err(HostError::Runtime)?;
+            Ok(ExitCode::SUCCESS)
+        }
+    }
+}
+
+/// Waits until this process is asked to end.
+fn wait_for_signal() -> std::io::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let mut interrupt = signal(SignalKind::interrupt())?;
+        let mut terminate = signal(SignalKind::terminate())?;
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+        }
+        Ok(())
+    })
+}
+
+/// A host in this folder, or in one of its own that vanishes with the first half of the pair.
+fn fresh(
+    dir: Option<PathBuf>,
+    program: PathBuf,
+) -> Result<(Option<tempfile::TempDir>, Host), HostError> {
+    let (folder, dir) = match dir {
+        Some(dir) => (None, dir),
+        None => {
+            let folder = tempfile::Builder::new()
+                .prefix("salt-bridge-")
+                .tempdir()
+                .map_err(HostError::Folder)?;
+            let dir = folder.path().to_owned();
+            (Some(folder), dir)
+        }
+    };
+    let host = Host::start(HostOptions::new(dir, program))?;
+    Ok((folder, host))
+}

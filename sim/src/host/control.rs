@@ -1,0 +1,98 @@
+//! What a test or a person may do to a host from outside.
+
+use std::sync::{Arc, mpsc};
+
+use super::{Host, HostError, Shared};
+use crate::{
+    qube::descendants,
+    qubesd::{Failure, Fault, PowerState, lifecycle},
+};
+
+impl From<Failure> for HostError {
+    fn from(failure: Failure) -> Self {
+        match failure {
+            Failure::Exception(exception) => {
+                Self::Refused { kind: exception.kind, message: exception.message }
+            }
+            Failure::Empty => Self::Refused { kind: String::new(), message: String::new() },
+        }
+    }
+}
+
+impl Host {
+    /// Does something on the thread of the host, and waits for it.
+    pub(super) fn on_thread<T, F>(
+        &self,
+        work: impl FnOnce(Arc<Shared>) -> F + Send,
+    ) -> Result<T, HostError>
+    where
+        T: Send + 'static,
+        F: Future<Output = Result<T, HostError>> + Send + 'static,
+    {
+        let (tell, told) = mpsc::sync_channel(1);
+        let work = work(Arc::clone(&self.shared));
+        drop(self.runtime.spawn(async move { drop(tell.send(work.await)) }));
+        told.recv().map_err(|_| HostError::Gone)?
+    }
+
+    /// Starts a qube and waits until it runs.
+    pub fn start_qube(&self, name: &str) -> Result<(), HostError> {
+        let name = name.to_owned();
+        self.on_thread(|shared| async move { Ok(lifecycle::start(&shared, &name).await?) })
+    }
+
+    /// Shuts a qube down and waits until it is halted.
+    pub fn shut_down_qube(&self, name: &str) -> Result<(), HostError> {
+        let name = name.to_owned();
+        self.on_thread(|shared| async move {
+            Ok(lifecycle::shutdown(&shared, &name, true, true).await?)
+        })
+    }
+
+    /// Kills a qube.
+    pub fn kill_qube(&self, name: &str) -> Result<(), HostError> {
+        let name = name.to_owned();
+        self.on_thread(|shared| async move { Ok(lifecycle::kill(&shared, &name).await?) })
+    }
+
+    /// The state of a qube.
+    pub fn power_state(&self, name: &str) -> Result<PowerState, HostError> {
+        let system = self.shared.system();
+        let qube = system.get(name).ok_or_else(|| HostError::NoQube(name.to_owned()))?;
+        Ok(qube.power)
+    }
+
+    /// The UUID of a qube.
+    pub fn uuid(&self, name: &str) -> Result<String, HostError> {
+        let system = self.shared.system();
+        let qube = system.get(name).ok_or_else(|| HostError::NoQube(name.to_owned()))?;
+        Ok(qube.uuid.clone())
+    }
+
+    /// Makes a qube ignore a shutdown, or heed it again.
+    pub fn set_stubborn(&self, name: &str, stubborn: bool) -> Result<(), HostError> {
+        let mut system = self.shared.system();
+        let qube = system.get_mut(name).ok_or_else(|| HostError::NoQube(name.to_owned()))?;
+        qube.stubborn = stubborn;
+        Ok(())
+    }
+
+    /// The processes that run in a qube, beside its first one, by their ids on this machine.
+    pub fn processes(&self, name: &str) -> Result<Vec<i32>, HostError> {
+        let system = self.shared.system();
+        let qube = system.get(name).ok_or_else(|| HostError::NoQube(name.to_owned()))?;
+        let Some(running) = &qube.running else { return Ok(Vec::new()) };
+        let all = descendants(running.pid());
+        Ok(match self.mode() {
+            crate::Mode::Plain => all,
+            // The first descendant of `unshare` is the init itself.
+            crate::Mode::Root | crate::Mode::UserNamespace => all.into_iter().skip(1).collect(),
+        })
+    }
+
+    /// Lets qubesd fail at every call whose method begins like this (the empty text means all), or
+    /// no longer.
+    pub fn set_fault(&self, method: &str, fault: Option<Fault>) {
+        self.shared.faults.set(method, fault);
+    }
+}

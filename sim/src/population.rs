@@ -1,0 +1,152 @@
+//! The qubes that a fresh host has.
+
+use crate::qubesd::{Class, PowerState, Qube, System};
+
+/// The qube in which the agent lives.
+pub const AGENT: &str = "salt-bridge";
+
+/// One qube of a population.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Resident {
+    name: String,
+    class: Class,
+    runs: bool,
+    label: &'static str,
+    properties: Vec<(&'static str, String)>,
+    tags: Vec<String>,
+    features: Vec<(&'static str, String)>,
+}
+
+impl Resident {
+    fn new(name: &str, class: Class, label: &'static str) -> Self {
+        Self {
+            name: name.to_owned(),
+            class,
+            runs: false,
+            label,
+            properties: Vec::new(),
+            tags: Vec::new(),
+            features: Vec::new(),
+        }
+    }
+
+    /// A qube based on `fedora-42`, which is halted.
+    pub fn app(name: &str, label: &'static str) -> Self {
+        Self::new(name, Class::AppVm, label).with("template", "fedora-42")
+    }
+
+    fn template(name: &str) -> Self {
+        let qube = Self::new(name, Class::TemplateVm, "black").with("netvm", "");
+        qube.feature("qrexec", "1").feature("vmexec", "1").feature("os", "Linux")
+    }
+
+    /// The same qube, running.
+    #[must_use]
+    pub fn running(mut self) -> Self {
+        self.runs = true;
+        self
+    }
+
+    /// The same qube with a property set.
+    #[must_use]
+    pub fn with(mut self, property: &'static str, value: &str) -> Self {
+        self.properties.push((property, value.to_owned()));
+        self
+    }
+
+    /// The same qube with a tag.
+    #[must_use]
+    pub fn tag(mut self, tag: &str) -> Self {
+        self.tags.push(tag.to_owned());
+        self
+    }
+
+    /// The same qube with a feature.
+    #[must_use]
+    pub fn feature(mut self, name: &'static str, value: &str) -> Self {
+        self.features.push((name, value.to_owned()));
+        self
+    }
+}
+
+/// The qubes of a host, beside dom0.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Population(Vec<Resident>);
+
+impl Default for Population {
+    fn default() -> Self {
+        Self(vec![
+            Resident::template("fedora-42"),
+            Resident::template("debian-13"),
+            Resident::app("sys-net", "red")
+                .running()
+                .with("netvm", "")
+                .with("provides_network", "True")
+                .with("maxmem", "0")
+                .with("virt_mode", "hvm")
+                .feature("servicevm", "1"),
+            Resident::app("sys-firewall", "orange")
+                .running()
+                .with("netvm", "sys-net")
+                .with("provides_network", "True")
+                .feature("servicevm", "1"),
+            Resident::app("default-dvm", "red").with("template_for_dispvms", "True"),
+            Resident::app(AGENT, "purple").running(),
+            Resident::app("work", "blue").running(),
+            Resident::app("dev", "green"),
+            Resident::app("test", "yellow"),
+            Resident::app("personal", "yellow"),
+            Resident::app("vault", "black").with("netvm", "").with("template", "debian-13"),
+            Resident::app("ai-build", "gray").tag("ai-managed").running(),
+            Resident::app("ai-test", "gray").tag("ai-managed"),
+        ])
+    }
+}
+
+impl Population {
+    /// The usual population with more qubes.
+    #[must_use]
+    pub fn and(mut self, residents: impl IntoIterator<Item = Resident>) -> Self {
+        self.0.extend(residents);
+        self
+    }
+
+    /// The names of those that run from the start.
+    pub(crate) fn running(&self) -> impl Iterator<Item = &str> {
+        self.0.iter().filter(|resident| resident.runs).map(|resident| resident.name.as_str())
+    }
+
+    /// Puts the qubes into an empty system, halted.
+    pub(crate) fn settle(&self, system: &mut System) {
+        for (property, value) in [
+            ("default_netvm", "sys-firewall"),
+            ("default_template", "fedora-42"),
+            ("default_dispvm", "default-dvm"),
+            ("clockvm", "sys-net"),
+            ("updatevm", "sys-firewall"),
+            ("default_kernel", "6.12.59-1.fc41"),
+            ("default_pool_kernel", "linux-kernel"),
+        ] {
+            system.properties.insert(property.to_owned(), value.to_owned());
+        }
+        for resident in &self.0 {
+            let qid = system.take_qid();
+            let mut qube = Qube::new(&resident.name, resident.class, qid);
+            qube.power = PowerState::Halted;
+            qube.properties.insert("label".to_owned(), resident.label.to_owned());
+            for (property, value) in &resident.properties {
+                qube.properties.insert((*property).to_owned(), value.clone());
+            }
+            for tag in ["audiovm-dom0", "created-by-dom0", "guivm-dom0"] {
+                qube.tags.insert(tag.to_owned());
+            }
+            qube.tags.extend(resident.tags.iter().cloned());
+            qube.features = resident
+                .features
+                .iter()
+                .map(|(name, value)| ((*name).to_owned(), value.clone()))
+                .collect();
+            system.insert(qube);
+        }
+    }
+}

@@ -1,0 +1,139 @@
+//! The socket of qubesd, and the ways in which a test lets it fail.
+
+use std::{
+    io,
+    path::Path,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use admin_api::{Event, Exception, Response, event::CONNECTION_ESTABLISHED};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::{UnixListener, UnixStream},
+};
+
+use super::{Failure, dispatch, request::Asked};
+use crate::host::Shared;
+
+/// Of a longer request qubesd cuts the connection.
+const REQUEST_BYTES: usize = 65_536;
+
+/// A way in which qubesd fails.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// It closes without one byte.
+    Empty,
+    /// It answers these bytes, and closes.
+    Bytes(Vec<u8>),
+    /// It answers with this exception.
+    Exception(Exception),
+    /// It does what was asked, this much later.
+    Late(Duration),
+    /// It never answers.
+    Silent,
+    /// It does what was asked, and closes without one byte.
+    DoneButEmpty,
+}
+
+/// The faults that are on: the beginning of a method's name, and what happens to its calls.
+#[derive(Debug, Default)]
+pub(crate) struct Faults(Mutex<Vec<(String, Fault)>>);
+
+impl Faults {
+    pub(crate) fn set(&self, method: &str, fault: Option<Fault>) {
+        let mut faults = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        faults.retain(|(prefix, _)| prefix != method);
+        faults.extend(fault.map(|fault| (method.to_owned(), fault)));
+    }
+
+    fn of(&self, request: &[u8]) -> Option<Fault> {
+        let faults = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut faults = faults.iter();
+        faults
+            .find(|(method, _)| request.starts_with(method.as_bytes()))
+            .map(|(_, fault)| fault.clone())
+    }
+}
+
+/// Listens, and answers until the runtime ends.
+pub(crate) fn serve(shared: &Arc<Shared>, path: &Path) -> io::Result<()> {
+    let listener = UnixListener::bind(path)?;
+    let shared = Arc::clone(shared);
+    tokio::spawn(async move {
+        loop {
+            if let Ok((stream, _)) = listener.accept().await {
+                let shared = Arc::clone(&shared);
+                // A client that goes away in between is none of qubesd's concern.
+                tokio::spawn(async move { drop(connection(&shared, stream).await) });
+            }
+        }
+    });
+    Ok(())
+}
+
+async fn connection(shared: &Arc<Shared>, mut stream: UnixStream) -> io::Result<()> {
+    let mut request = Vec::new();
+    let limit = u64::try_from(REQUEST_BYTES).unwrap_or(u64::MAX) + 1;
+    (&mut stream).take(limit).read_to_end(&mut request).await?;
+    if request.len() > REQUEST_BYTES {
+        return Ok(());
+    }
+    let fault = shared.faults.of(&request);
+    match &fault {
+        None | Some(Fault::DoneButEmpty) => {}
+        Some(Fault::Empty) => return Ok(()),
+        Some(Fault::Bytes(bytes)) => return stream.write_all(bytes).await,
+        Some(Fault::Exception(exception)) => {
+            return stream.write_all(&Response::Exception(exception.clone()).encode()).await;
+        }
+        Some(Fault::Late(delay)) => tokio::time::sleep(*delay).await,
+        Some(Fault::Silent) => std::future::pending::<()>().await,
+    }
+    let asked = Asked::parse(&request, &shared.system());
+    let reply = match asked {
+        Ok(asked) if asked.method == "admin.Events" => match dispatch::answer(shared, &asked).await
+        {
+            Ok(_) => return events(shared, stream, &asked.destination).await,
+            Err(failure) => failure.encode(),
+        },
+        Ok(asked) => dispatch::answer(shared, &asked).await.unwrap_or_else(Failure::encode),
+        Err(failure) => failure.encode(),
+    };
+    if fault == Some(Fault::DoneButEmpty) { Ok(()) } else { stream.write_all(&reply).await }
+}
+
+/// Tells every event of a qube, or of all when dom0 is asked, until the client is gone.
+async fn events(shared: &Shared, mut stream: UnixStream, destination: &str) -> io::Result<()> {
+    let log = shared.system().events.clone();
+    let mut changes = log.changes();
+    let mut next = log.len();
+    stream.write_all(&Event::new("", CONNECTION_ESTABLISHED).encode()).await?;
+    loop {
+        for event in log.since(next) {
+            next += 1;
+            if destination == "dom0" || event.subject == destination {
+                stream.write_all(&event.encode()).await?;
+            }
+        }
+        tokio::select! {
+            changed = changes.changed() => if changed.is_err() { return Ok(()) },
+            () = gone(&stream) => return Ok(()),
+        }
+    }
+}
+
+/// Ends when the client has closed both sides.
+async fn gone(stream: &UnixStream) {
+    loop {
+        match stream.ready(tokio::io::Interest::WRITABLE).await {
+            Ok(ready) if !ready.is_write_closed() => {
+                // Forgets that the socket can be written, so that the next change is waited for.
+                drop(stream.try_io(tokio::io::Interest::WRITABLE, || {
+                    Err::<(), _>(io::ErrorKind::WouldBlock.into())
+                }));
+            }
+            Ok(_) | Err(_) => return,
+        }
+    }
+}
