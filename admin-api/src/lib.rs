@@ -22,8 +22,8 @@ pub use {
     error::Error,
     event::{Event, EventDecoder, EventError, EventItem},
     name::{
-        DeviceClass, FeatureName, LabelName, NameError, PoolName, PortId, PropertyName, QubeName,
-        Revision, Tag, Uuid, VolumeName,
+        DeviceClass, DeviceId, FeatureName, LabelName, NameError, OptionName, OptionValue,
+        PoolName, PortId, PropertyName, QubeName, Revision, Tag, Uuid, VolumeName,
     },
     request::{Request, RequestError},
     response::{Exception, Response, ResponseError},

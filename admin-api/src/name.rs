@@ -144,6 +144,14 @@ fn port(found: char) -> bool {
     word(found) || matches!(found, '*' | '@' | ',' | '~' | '#')
 }
 
+fn identity(found: char) -> bool {
+    found.is_ascii_graphic() && !matches!(found, '\'' | '"' | '\\')
+}
+
+fn plain_value(found: char) -> bool {
+    word(found) || matches!(found, ':' | ',' | '/')
+}
+
 fn identifier_start(found: char) -> bool {
     found.is_ascii_alphabetic() || found == '_'
 }
@@ -181,6 +189,12 @@ names! {
     DeviceClass: Grammar { kind: "device class", max: UNLIMITED, start: identifier_start, inner: identifier, reserved: nothing };
     /// Where a device is plugged in at its backend, such as `sda`, `2-1`, `00_1f.6`.
     PortId: Grammar { kind: "port", max: UNLIMITED, start: port, inner: port, reserved: nothing };
+    /// Which device it is that is plugged in at a port, such as `0781:5580::u080650`; `*` is any.
+    DeviceId: Grammar { kind: "device identity", max: UNLIMITED, start: identity, inner: identity, reserved: nothing };
+    /// The name of an option of an attached device, such as `read-only`.
+    OptionName: Grammar { kind: "option name", max: UNLIMITED, start: word, inner: word, reserved: nothing };
+    /// The value of an option of an attached device: what needs no quotes.
+    OptionValue: Grammar { kind: "option value", max: UNLIMITED, start: plain_value, inner: plain_value, reserved: nothing };
     /// The name of a storage pool: letters, digits, `-`, `_`, `.`.
     PoolName: Grammar { kind: "pool name", max: UNLIMITED, start: word, inner: word, reserved: nothing };
     /// The name of a volume of a qube, such as `private`.

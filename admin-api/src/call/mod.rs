@@ -1,9 +1,16 @@
 //! Typed calls: for every method one function that gives its request and knows its reply. No I/O.
 
+pub mod create;
+pub mod device;
+pub mod feature;
+pub mod firewall;
+pub mod label;
 pub mod lifecycle;
+pub mod pool;
 pub mod property;
 pub mod tag;
 pub mod vm;
+pub mod volume;
 
 use std::fmt;
 use std::str::{self, FromStr};
@@ -101,6 +108,11 @@ fn owned_text(content: &[u8]) -> Result<String, ReplyError> {
 /// One item a line.
 fn lines<T: FromStr<Err = NameError>>(content: &[u8]) -> Result<Vec<T>, ReplyError> {
     text(content)?.lines().map(|line| line.parse().map_err(ReplyError::Name)).collect()
+}
+
+/// One word or path a line.
+fn text_lines(content: &[u8]) -> Result<Vec<String>, ReplyError> {
+    Ok(text(content)?.lines().map(str::to_owned).collect())
 }
 
 /// The value of the first `KEY=VALUE` among these.
