@@ -138,13 +138,20 @@ impl Policy {
         let Some(target) = target.verified(system) else {
             return refused(Denial::NotADisposableTemplate, true, None);
         };
+        // qrexec fails, and so refuses, where it compares a template with one that is not there.
+        let no_template =
+            target == Token::DispVm && dispvm_of_default(request.source, system).is_none();
+        let fails = |rule: &Rule| no_template && matches!(rule.target, Token::DispVmOf(_));
         let matching = |rule: &&Rule| {
             rule.matches_but_target(request, system)
-                && rule.target.matches_target(&target, request.source, system)
+                && (fails(rule) || rule.target.matches_target(&target, request.source, system))
         };
         let Some(rule) = self.rules.iter().find(matching) else {
             return refused(Denial::NoRule, true, None);
         };
+        if fails(rule) {
+            return refused(Denial::NoDisposableTemplate, true, Some(rule));
+        }
         match &rule.action {
             Action::Deny { notify } => refused(Denial::Rule, *notify, Some(rule)),
             Action::Allow(options) => allow(rule, options, target, request, system),
@@ -294,5 +301,277 @@ pub fn fuzz_policy(input: &[u8]) {
         let evaluation = policy.evaluate(&request, &system);
         let denied = matches!(evaluation.decision, Decision::Deny { .. });
         assert!(denied || text.contains("allow") || text.contains("ask"), "allowed from nothing");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const CALL: &str = "s.Exec+x";
+
+    fn system() -> System {
+        let qube = |class: &str, uuid: &str, tags: &[&str]| SystemQube {
+            class: class.into(),
+            uuid: uuid.into(),
+            tags: tags.iter().map(|tag| (*tag).into()).collect(),
+            default_dispvm: Some("dvm".into()),
+            running: true,
+            ..SystemQube::default()
+        };
+        System::from_iter([
+            ("dom0", qube("AdminVM", "00000000-0000-0000-0000-000000000000", &[])),
+            ("work", qube("AppVM", "w", &["red"])),
+            ("dev", SystemQube { running: false, ..qube("AppVM", "d", &["red"]) }),
+            ("inner", SystemQube { internal: true, ..qube("AppVM", "i", &["red"]) }),
+            ("lone", SystemQube { default_dispvm: None, ..qube("AppVM", "l", &[]) }),
+            ("dvm", SystemQube { template_for_dispvms: true, ..qube("AppVM", "t", &["blue"]) }),
+        ])
+    }
+
+    fn decide_in(files: &[(&str, &str)], call: &str, source: &str, target: &str) -> Evaluation {
+        let policy = Policy::parse(&files.iter().copied().collect()).unwrap();
+        policy.evaluate(&Request::of(call, source, target), &system())
+    }
+
+    fn decide(text: &str, source: &str, target: &str) -> Evaluation {
+        decide_in(&[("30-test.policy", text)], CALL, source, target)
+    }
+
+    /// The target that is reached, or why none is.
+    fn reached(evaluation: &Evaluation) -> Result<&str, Denial> {
+        match &evaluation.decision {
+            Decision::Allow { target, .. } => Ok(target),
+            Decision::Ask { .. } => Ok("asked"),
+            Decision::Deny { reason, .. } => Err(*reason),
+        }
+    }
+
+    fn choices(evaluation: Evaluation) -> Vec<String> {
+        let Decision::Ask { targets, .. } = evaluation.decision else { panic!("{evaluation:?}") };
+        targets
+    }
+
+    fn problem(files: &[(&str, &str)]) -> (String, PolicyProblem) {
+        let error = Policy::parse(&files.iter().copied().collect()).unwrap_err();
+        (error.place.to_string(), error.problem)
+    }
+
+    #[test]
+    fn a_call_is_split_at_its_first_plus() {
+        for (call, service, argument) in
+            [("s.X", "s.X", "+"), ("s.X+", "s.X", "+"), ("s.X+a+b", "s.X", "+a+b")]
+        {
+            let request = Request::of(call, "work", "dom0");
+            assert_eq!((request.service, request.argument), (service, argument));
+        }
+    }
+
+    #[test]
+    fn files_are_read_by_name_and_the_runtime_folder_hides_the_other() {
+        let files = [
+            ("50-b.policy", "* * @anyvm @anyvm allow"),
+            ("30-a.policy", "* * work dev deny"),
+            ("/run/qubes/policy.d/40-c.policy", "* * lone dev deny"),
+            ("/run/qubes/policy.d/30-a.policy", "# hides the line below policy.d"),
+            ("35-x.rpmnew", "not policy"),
+            (".30-hidden.policy", "not policy"),
+        ];
+        assert_eq!(reached(&decide_in(&files, CALL, "work", "dev")), Ok("dev"));
+        let denied = decide_in(&files, CALL, "lone", "dev");
+        assert_eq!(denied.place.unwrap().to_string(), "/run/qubes/policy.d/40-c.policy:1");
+    }
+
+    #[test]
+    fn what_is_included_counts_where_it_is_included_and_is_named_as_the_place() {
+        let files = [
+            ("30-a.policy", "!include include/one\n!include-dir more\n* * @anyvm @anyvm allow"),
+            ("include/one", "# first\r\ns.Exec * work dev deny"),
+            ("more/40-x.policy", "s.Exec * work lone deny"),
+            ("more/ignored", "nonsense"),
+        ];
+        let place = |target| decide_in(&files, CALL, "work", target).place.unwrap().to_string();
+        assert_eq!(place("dev"), "/etc/qubes/policy.d/include/one:2");
+        assert_eq!(place("lone"), "/etc/qubes/policy.d/more/40-x.policy:1");
+        assert_eq!(place("dvm"), "/etc/qubes/policy.d/30-a.policy:3");
+    }
+
+    #[test]
+    fn a_file_for_one_service_is_read_in_the_older_form() {
+        let files = [
+            (
+                "30-a.policy",
+                "!include-service s.Exec * include/old\n!include-service s.Y +a include/old",
+            ),
+            ("include/old", "work $anyvm allow,target=dev\n$include:include/older"),
+            ("include/older", "$anyvm $dispvm deny"),
+        ];
+        assert_eq!(reached(&decide_in(&files, CALL, "work", "lone")), Ok("dev"));
+        assert_eq!(reached(&decide_in(&files, "s.Y+a", "work", "lone")), Ok("dev"));
+        assert_eq!(reached(&decide_in(&files, "s.Y+b", "work", "lone")), Err(Denial::NoRule));
+        assert_eq!(reached(&decide_in(&files, CALL, "lone", "@dispvm")), Err(Denial::Rule));
+    }
+
+    #[test]
+    fn the_folder_of_the_older_form_denies_what_a_file_with_an_argument_leaves_open() {
+        let files = [
+            ("30-a.policy", "!compat-4.0\n* * * * allow"),
+            ("/etc/qubes-rpc/policy/s.Exec", "work dev allow"),
+            ("/etc/qubes-rpc/policy/s.Exec+x", "work lone allow"),
+            ("/etc/qubes-rpc/policy/s.Exec+y.rpmsave", "nonsense"),
+        ];
+        let place = |call, target| {
+            let evaluation = decide_in(&files, call, "work", target);
+            (reached(&evaluation).is_ok(), evaluation.place.unwrap().to_string())
+        };
+        assert_eq!(place(CALL, "lone"), (true, "/etc/qubes-rpc/policy/s.Exec+x:1".into()));
+        assert_eq!(place(CALL, "dev"), (false, "/etc/qubes-rpc/policy/s.Exec+x".into()));
+        assert_eq!(place(CALL, "dom0"), (false, "/etc/qubes-rpc/policy/s.Exec+x".into()));
+        assert_eq!(place("s.Exec+z", "dev"), (true, "/etc/qubes-rpc/policy/s.Exec:1".into()));
+        assert_eq!(place("s.Exec+z", "lone"), (true, "/etc/qubes/policy.d/30-a.policy:2".into()));
+    }
+
+    #[test]
+    fn one_fault_voids_the_policy_and_names_its_place() {
+        use PolicyProblem as P;
+        let at = |line: &str| problem(&[("30-a.policy", &format!("\n{line}"))]);
+        for (line, expected) in [
+            ("!include", P::DirectiveWords("!include".into())),
+            ("!compat-4.0 x", P::DirectiveWords("!compat-4.0".into())),
+            ("!includes x", P::UnknownDirective("!includes".into())),
+            ("!include nope", P::Missing("/etc/qubes/policy.d/nope".into())),
+            ("!include ../nope", P::Missing("/etc/qubes/nope".into())),
+            ("!include-dir nope", P::Missing("/etc/qubes/policy.d/nope".into())),
+            ("!include-service s+x * nope", P::Rule(RuleError::Service("s+x".into()))),
+            ("s * work dev", P::Rule(RuleError::Fields)),
+            ("s/t * work dev allow", P::Rule(RuleError::Service("s/t".into()))),
+            ("s +a/b work dev allow", P::Rule(RuleError::Argument("+a/b".into()))),
+            ("* + work dev allow", P::Rule(RuleError::ArgumentOfAnyService)),
+            ("s * work dev Allow", P::Rule(RuleError::Action("Allow".into()))),
+            ("s * work dev allow yes", P::Rule(RuleError::Parameter("yes".into()))),
+            (
+                "s * work dev allow user=a user=b",
+                P::Rule(RuleError::RepeatedParameter("user".into())),
+            ),
+            (
+                "s * work dev deny autostart=no",
+                P::Rule(RuleError::ForeignParameter("autostart".into())),
+            ),
+            ("s * work dev ask notify=No", P::Rule(RuleError::YesNo("notify".into()))),
+            ("s * work @default allow", P::Rule(RuleError::DefaultWithoutTarget)),
+        ] {
+            assert_eq!(at(line), ("/etc/qubes/policy.d/30-a.policy:2".into(), expected), "{line}");
+        }
+        let upper = [("30-Upper.policy", "")];
+        assert_eq!(problem(&upper), ("/etc/qubes/policy.d/30-Upper.policy".into(), P::FileName));
+    }
+
+    #[test]
+    fn a_word_stands_only_in_its_columns() {
+        let good =
+            |line: &str| Policy::parse(&PolicyFiles::from_iter([("a.policy", line)])).is_ok();
+        for (word, source, target, redirect) in [
+            ("*", true, true, false),
+            ("@anyvm", true, true, false),
+            ("@adminvm", true, true, true),
+            ("@default", false, true, false),
+            ("@dispvm", false, true, true),
+            ("@dispvm:dvm", true, true, true),
+            ("@dispvm:@tag:a", true, true, false),
+            ("@type:AppVM", true, true, false),
+            ("@tag:a", true, true, false),
+            ("uuid:w", true, true, true),
+            ("@tag:", false, false, false),
+            ("@tag:@x", false, false, false),
+            ("@dispvm:", false, false, false),
+            ("@dispvm:@tag:", false, false, false),
+            ("@nope", false, false, false),
+        ] {
+            assert_eq!(good(&format!("s * {word} work deny")), source, "{word}");
+            assert_eq!(good(&format!("s * work {word} deny")), target, "{word}");
+            assert_eq!(good(&format!("s * work work allow target={word}")), redirect, "{word}");
+        }
+    }
+
+    #[test]
+    fn files_that_include_one_another_are_refused_in_bounded_time() {
+        let endless = [("30-a.policy", "!include b"), ("b", "!include b\n!include b")];
+        assert_eq!(problem(&endless).1, PolicyProblem::TooManyFiles);
+        let wide: Vec<(String, String)> = (0..20)
+            .map(|n| (format!("f{n}"), format!("!include f{}\n", n + 1).repeat(2)))
+            .chain([("f20".into(), String::new()), ("30-a.policy".into(), "!include f0".into())])
+            .collect();
+        let error = Policy::parse(&wide.into_iter().collect()).unwrap_err();
+        assert_eq!(error.problem, PolicyProblem::TooManyFiles);
+    }
+
+    #[test]
+    fn a_disposable_is_made_of_the_template_that_the_source_or_the_call_names() {
+        let all = "* * * * allow";
+        assert_eq!(reached(&decide(all, "work", "@dispvm")), Ok("@dispvm:dvm"));
+        assert_eq!(reached(&decide(all, "work", "@dispvm:dvm")), Ok("@dispvm:dvm"));
+        let not_one = decide(all, "work", "@dispvm:dev");
+        assert_eq!(reached(&not_one), Err(Denial::NotADisposableTemplate));
+        assert_eq!(reached(&decide(all, "lone", "@dispvm")), Err(Denial::NoDisposableTemplate));
+        let by_tag = "* * * @dispvm:@tag:blue allow";
+        assert_eq!(reached(&decide(by_tag, "work", "@dispvm")), Ok("@dispvm:dvm"));
+        assert_eq!(reached(&decide(by_tag, "lone", "@dispvm")), Err(Denial::NoRule));
+        let by_name = "* * * @dispvm:dvm deny\n* * * * allow";
+        let broken = decide(by_name, "lone", "@dispvm");
+        assert_eq!(reached(&broken), Err(Denial::NoDisposableTemplate));
+        assert_eq!(reached(&decide("* * * dvm allow", "work", "@dispvm:dvm")), Err(Denial::NoRule));
+    }
+
+    #[test]
+    fn without_autostart_only_what_runs_is_reached() {
+        let running = "* * * * allow autostart=no";
+        assert_eq!(reached(&decide(running, "work", "lone")), Ok("lone"));
+        assert_eq!(reached(&decide(running, "work", "dom0")), Ok("dom0"));
+        for target in ["dev", "@dispvm"] {
+            assert_eq!(reached(&decide(running, "work", target)), Err(Denial::NeedsAutostart));
+        }
+        assert_eq!(choices(decide("* * * @tag:red ask autostart=no", "lone", "work")), ["work"]);
+    }
+
+    #[test]
+    fn the_choice_leaves_out_the_source_internal_qubes_and_what_is_denied() {
+        assert_eq!(choices(decide("* * * @tag:red ask", "work", "dev")), ["dev"]);
+        let lines = "* * * dev deny\n* * * @anyvm ask";
+        assert_eq!(choices(decide(lines, "work", "lone")), ["@dispvm:dvm", "dvm", "lone"]);
+        let only_itself = decide("* * work @type:AppVM ask target=work", "work", "dev");
+        assert_eq!(choices(only_itself), ["work"]);
+        assert_eq!(
+            reached(&decide("* * * work ask", "work", "work")),
+            Err(Denial::NothingToChoose)
+        );
+        let unknown = decide("* * * * ask default_target=nope", "work", "dev").decision;
+        assert!(matches!(unknown, Decision::Ask { default_target: None, .. }), "{unknown:?}");
+    }
+
+    #[test]
+    fn what_cannot_be_a_target_is_refused_before_any_line() {
+        for target in ["*", "@anyvm", "@tag:red", "@type:AppVM", "@nope", "@dispvm:"] {
+            let refused = decide("* * * * allow", "work", target);
+            assert_eq!((reached(&refused), &refused.place), (Err(Denial::NotATarget), &None));
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_make_the_evaluator_panic(input in prop::collection::vec(any::<u8>(), 0..200)) {
+            fuzz_policy(&input);
+        }
+
+        #[test]
+        fn lines_of_likely_words_do_not_panic(words in prop::collection::vec(
+            prop::sample::select(vec![
+                "*", "s.Exec", "+", "+a", "work", "dom0", "@adminvm", "@anyvm", "@default", "@dispvm",
+                "@dispvm:work", "@dispvm:@tag:x", "@tag:x", "@type:AppVM", "uuid:", "allow", "ask",
+                "deny", "target=work", "default_target=@dispvm", "notify=no", "autostart=no", "\n",
+                "* * * *", "!include", "30-fuzz.policy", "!compat-4.0", "#",
+            ]), 0..24)) {
+            fuzz_policy(words.join(" ").as_bytes());
+        }
     }
 }

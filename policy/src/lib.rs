@@ -8,6 +8,7 @@ pub mod evaluate;
 pub mod powers;
 pub mod render;
 pub mod scope;
+pub mod tcp;
 pub mod until;
 
 pub use authority::{Address, Claim, Class, Live, ManagedQube, Reason, Refused};
@@ -15,4 +16,5 @@ pub use caller::Caller;
 pub use powers::{Consent, Powers, PowersError};
 pub use render::{ServiceLine, render_deny_all, render_policy};
 pub use scope::{Block, Grant, LineError, Scope, ScopeError, Target};
+pub use tcp::{TcpRule, TcpRules, TcpRulesError};
 pub use until::{Until, UntilError};

@@ -70,11 +70,19 @@ fn block_lines(block: &Block, services: &[ServiceLine<'_>], now: SystemTime) -> 
     for (name, powers) in listed {
         lines.extend(listed_lines(block.agent(), name, powers, services));
     }
-    if !tags.is_empty() {
-        lines.extend(untaggable_lines(block, services));
+    let by_tag: Vec<ServiceLine<'_>> = services
+        .iter()
+        .filter(|service| service.aim == Aim::Qube)
+        .filter(|service| tags.iter().any(|(_, powers)| powers.holds(service.power)))
+        .copied()
+        .collect();
+    if !by_tag.is_empty() {
+        lines.push("# No tag makes these a target".into());
+        lines.extend(untaggable_lines(block, &by_tag));
+        lines.push("# Tagged qubes are a target".into());
     }
     for (tag, powers) in tags {
-        lines.extend(tag_lines(block.agent(), tag, powers, services));
+        lines.extend(tag_lines(block.agent(), tag, powers, &by_tag));
     }
     lines
 }
@@ -118,21 +126,21 @@ fn tag_lines(
 ) -> Vec<String> {
     services
         .iter()
-        .filter(|service| service.aim == Aim::Qube && powers.holds(service.power))
+        .filter(|service| powers.holds(service.power))
         .map(|service| format!("{} + {agent} @tag:{tag} allow target=@adminvm", service.name))
         .collect()
 }
 
-/// The agent and its listed qubes, ended ones too, are no targets, whatever tags they carry.
+/// dom0, the agent, and its listed qubes, ended ones too, are no targets, whatever tags they carry.
 fn untaggable_lines(block: &Block, services: &[ServiceLine<'_>]) -> Vec<String> {
     let listed = block.grants().iter().filter_map(|grant| match &grant.target {
-        Target::Qube(name) => Some(name),
+        Target::Qube(name) => Some(name.as_str()),
         Target::Tag(_) => None,
     });
-    std::iter::once(block.agent())
+    ["@adminvm", block.agent().as_str()]
+        .into_iter()
         .chain(listed)
         .flat_map(|name| services.iter().map(move |service| (name, service)))
-        .filter(|(_, service)| service.aim == Aim::Qube)
         .map(|(name, service)| {
             format!("{} + {} {name} deny notify=no", service.name, block.agent())
         })
