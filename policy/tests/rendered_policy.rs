@@ -2,7 +2,7 @@
 
 #[cfg(test)]
 mod tests {
-    use std::{path::PathBuf, time::SystemTime};
+    use std::{path::PathBuf, sync::LazyLock, time::SystemTime};
 
     use admin_api::{QubeName, Tag, Uuid};
     use contract::{Aim, Power};
@@ -67,7 +67,7 @@ mod tests {
         format!("00000000-0000-0000-0000-{place:012}")
     }
 
-    fn system() -> System {
+    static SYSTEM: LazyLock<System> = LazyLock::new(|| {
         let qube = |(place, (name, class, tags)): (usize, (&str, &str, &[&str]))| {
             let info = SystemQube {
                 class: class.into(),
@@ -82,7 +82,7 @@ mod tests {
             (name.to_owned(), info)
         };
         QUBES.into_iter().enumerate().map(qube).collect()
-    }
+    });
 
     fn now() -> SystemTime {
         Until::parse("2026-11-22T00:00:00Z").unwrap().time()
@@ -105,7 +105,7 @@ mod tests {
         target: &str,
     ) -> Option<Consent> {
         let request = Request { service, argument: &format!("+{argument}"), source, target };
-        let evaluation = policy.evaluate(&request, &system());
+        let evaluation = policy.evaluate(&request, &SYSTEM);
         match evaluation.decision {
             Decision::Allow { target: reached, .. } => {
                 let is_dom0 = DOM0[..3].contains(&reached.as_str());
