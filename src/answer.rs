@@ -34,9 +34,18 @@ const BASE64: &str = "base64";
 /// Bytes as a JSON string, and how they are encoded in it.
 fn render_bytes(bytes: Vec<u8>) -> (String, &'static str) {
     match String::from_utf8(bytes) {
-        Ok(text) => (text, "utf-8"),
+        Ok(text) if !swells(&text) => (text, "utf-8"),
+        Ok(text) => (STANDARD.encode(text), BASE64),
         Err(error) => (STANDARD.encode(error.as_bytes()), BASE64),
     }
+}
+
+/// Whether a long text becomes much longer in JSON, as a file of zeros does. Such an
+/// answer would take more memory than this process may have.
+fn swells(text: &str) -> bool {
+    const LONG_BYTES: usize = 64 * 1024;
+    let control = |byte: &u8| *byte < b' ' && !matches!(byte, b'\n' | b'\r' | b'\t');
+    text.len() > LONG_BYTES && text.bytes().filter(|byte| control(byte)).count() > text.len() / 8
 }
 
 /// The answer to a call that has no result. Every refusal gives the same bytes.
@@ -87,6 +96,15 @@ mod tests {
             render("read_file_in_vm", r#"{"size":1}"#, b"\xff", b""),
             json!({"size": 1, "content": "/w==", "encoding": "base64"})
         );
+    }
+
+    #[test]
+    fn a_long_text_of_control_characters_becomes_base64_too() {
+        let render =
+            |text: &[u8]| render("read_file_in_vm", r#"{"size":0}"#, text, b"")["encoding"].take();
+        assert_eq!(render(&[0; 64 * 1024]), "utf-8");
+        assert_eq!(render(&[0; 64 * 1024 + 1]), "base64");
+        assert_eq!(render(&[b'\n'; 100_000]), "utf-8");
     }
 
     #[test]

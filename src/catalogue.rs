@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use contract::{Catalogue, Spec, WIRE_VERSION};
 use rmcp::model::{JsonObject, Tool, ToolAnnotations};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 /// Every tool, in the order of the table.
 #[derive(Debug)]
@@ -61,7 +61,9 @@ impl Tools {
 
 impl Row {
     fn new(mut spec: Spec) -> Result<Self, CatalogueError> {
-        let (input, output) = (spec.input.take(), spec.output.take());
+        let (mut input, mut output) = (spec.input.take(), spec.output.take());
+        split_types(&mut input);
+        split_types(&mut output);
         let object = |schema: Value| match schema {
             Value::Object(schema) => Ok(Arc::new(schema)),
             Value::Null
@@ -86,5 +88,76 @@ impl Row {
     /// The schema of the tool's parameters.
     pub(crate) fn input(&self) -> &JsonObject {
         &self.tool.input_schema
+    }
+}
+
+/// Writes `"type": ["string", "null"]` as `anyOf`, which means the same and more clients know.
+fn split_types(schema: &mut Value) {
+    match schema {
+        Value::Object(fields) => {
+            fields.values_mut().for_each(split_types);
+            if fields.contains_key("anyOf") {
+                return;
+            }
+            if let Some(types) = fields.get("type").and_then(Value::as_array) {
+                let branches = types.iter().map(|name| json!({ "type": name })).collect();
+                fields.remove("type");
+                fields.insert("anyOf".into(), Value::Array(branches));
+            }
+        }
+        Value::Array(items) => items.iter_mut().for_each(split_types),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing;
+
+    #[test]
+    fn a_choice_of_types_is_told_in_the_form_that_most_clients_know() {
+        let mut schema = json!({"properties": {
+            "length": {"type": ["integer", "null"], "minimum": 0},
+            "type": {"type": "string"}
+        }});
+        split_types(&mut schema);
+        assert_eq!(
+            schema,
+            json!({"properties": {
+                "length": {"anyOf": [{"type": "integer"}, {"type": "null"}], "minimum": 0},
+                "type": {"type": "string"}
+            }})
+        );
+    }
+
+    /// What clients reject or drop: combinators at the root, `true` for a schema, long texts.
+    fn is_portable(tool: &Tool) {
+        let schemas = [Some(&tool.input_schema), tool.output_schema.as_ref()];
+        for schema in schemas.into_iter().flatten() {
+            assert_eq!(schema.get("type"), Some(&"object".into()), "{}", tool.name);
+            for key in ["anyOf", "oneOf", "allOf"] {
+                assert!(!schema.contains_key(key), "{}: {key}", tool.name);
+            }
+            for key in ["properties", "$defs"] {
+                let inner = schema.get(key).and_then(Value::as_object);
+                for (name, schema) in inner.into_iter().flatten() {
+                    assert!(schema.is_object(), "{}: {name} has no type", tool.name);
+                }
+            }
+        }
+        assert!(tool.description.as_ref().is_some_and(|text| text.len() < 2048), "{}", tool.name);
+    }
+
+    #[test]
+    fn every_client_can_read_the_tools() {
+        Tools::compiled().unwrap().list().iter().for_each(is_portable);
+        testing::tools().list().iter().for_each(is_portable);
+    }
+
+    #[test]
+    fn a_catalogue_for_another_wire_is_refused() {
+        let error = Tools::parse(r#"{"frames":2,"services":[]}"#).unwrap_err();
+        assert!(matches!(error, CatalogueError::Version(2)));
     }
 }
