@@ -14,7 +14,10 @@ pub enum Fault {
         message: String,
     },
     /// The qube does not run, and the caller may not start it.
-    NotRunning {},
+    NotRunning {
+        /// The state it is in.
+        state: String,
+    },
     /// The work took longer than it may.
     TimedOut {
         /// What did not end in time.
@@ -47,9 +50,9 @@ impl Fault {
         match self {
             Self::Refused {} => "request refused".into(),
             Self::BadRequest { message } => format!("bad request: {message}"),
-            Self::NotRunning {} => {
-                "the qube is not running, and you have no power to start it".into()
-            }
+            Self::NotRunning { state } => format!(
+                "the qube is not running (its state is {state}), and you have no power to start it"
+            ),
             Self::TimedOut { message } => format!("timed out: {message}"),
             Self::TooLarge { message } => format!("too large: {message}"),
             Self::Busy {} => "too many calls are under way; try again when one has ended".into(),

@@ -5,7 +5,8 @@ use tokio_util::codec::{Decoder, Encoder};
 
 use crate::limits::FRAME_BYTES;
 
-const HEADER_BYTES: usize = 5;
+/// The bytes before each payload.
+pub const HEADER_BYTES: usize = 5;
 
 /// What a frame carries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -121,16 +122,21 @@ impl Encoder<Frame> for FrameCodec {
     type Error = FrameError;
 
     fn encode(&mut self, frame: Frame, target: &mut BytesMut) -> Result<(), FrameError> {
-        let length = frame.payload.len();
-        let (Ok(wire_length), true) = (u32::try_from(length), length <= FRAME_BYTES) else {
-            return Err(FrameError::TooLong(length));
-        };
-        target.reserve(HEADER_BYTES + length);
-        target.put_u8(frame.kind.byte());
-        target.put_u32(wire_length);
+        let header = render_header(frame.kind, frame.payload.len())?;
+        target.reserve(HEADER_BYTES + frame.payload.len());
+        target.put_slice(&header);
         target.put_slice(&frame.payload);
         Ok(())
     }
+}
+
+/// The bytes before a payload of this length, for writers that do not want to copy the payload.
+pub fn render_header(kind: Kind, length: usize) -> Result<[u8; HEADER_BYTES], FrameError> {
+    let (Ok(wire), true) = (u32::try_from(length), length <= FRAME_BYTES) else {
+        return Err(FrameError::TooLong(length));
+    };
+    let [a, b, c, d] = wire.to_be_bytes();
+    Ok([kind.byte(), a, b, c, d])
 }
 
 /// Decodes whatever it is given and asserts that what was decoded encodes to the same bytes.

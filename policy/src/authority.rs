@@ -95,6 +95,9 @@ pub enum Reason {
     /// No grant by tag that has not ended holds the power.
     #[error("no grant by tag holds the power")]
     NoTagGrant,
+    /// There is no qube of this name.
+    #[error("there is no such qube")]
+    NoSuchQube,
     /// qubesd knows the qube under another name.
     #[error("qubesd answered for a qube of another name")]
     OtherName,
@@ -152,6 +155,12 @@ impl Claim {
         wanted.extend(Tag::parse(DUMP_TAG));
         wanted.extend(Tag::parse(&created_by(&self.agent)));
         wanted
+    }
+
+    /// The refusal for a claim on a qube that qubesd does not know.
+    #[must_use]
+    pub const fn no_such_qube(&self) -> Refused {
+        Refused(Reason::NoSuchQube)
     }
 
     /// Decides the rest, from what qubesd says right now.

@@ -3,7 +3,7 @@
 use std::{fmt::Write as _, time::SystemTime};
 
 use admin_api::{QubeName, Tag};
-use contract::{Aim, Power};
+use contract::{Aim, Power, SERVICE_PREFIX};
 
 use crate::{
     powers::{Consent, Powers},
@@ -18,7 +18,7 @@ const HEADER: &str = "\
 /// One service, as far as policy is concerned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ServiceLine<'a> {
-    /// The full qrexec name, for example `saltbridge.VmExec`.
+    /// The name without [`SERVICE_PREFIX`], for example `VmExec`.
     pub name: &'a str,
     /// The power that a call needs.
     pub power: Power,
@@ -54,7 +54,7 @@ fn push_denials(text: &mut String, services: &[ServiceLine<'_>]) {
     text.push_str("\n# Everything else\n");
     for service in services {
         // Writing to a String cannot fail.
-        let _ = writeln!(text, "{} * * * deny notify=no", service.name);
+        let _ = writeln!(text, "{SERVICE_PREFIX}{} * * * deny notify=no", service.name);
     }
 }
 
@@ -94,7 +94,7 @@ fn scope_wide_lines(block: &Block, services: &[ServiceLine<'_>], now: SystemTime
         .filter(|service| service.aim == Aim::Scope)
         .filter_map(|service| {
             let action = action(block.scope_wide(service.power, now)?);
-            Some(format!("{} + {} @adminvm {action}", service.name, block.agent()))
+            Some(format!("{SERVICE_PREFIX}{} + {} @adminvm {action}", service.name, block.agent()))
         })
         .collect()
 }
@@ -111,7 +111,7 @@ fn listed_lines(
         .filter(|service| service.aim == Aim::Qube)
         .filter_map(|service| {
             let action = action(powers.consent(service.power)?);
-            Some(format!("{} +{target} {agent} @adminvm {action}", service.name))
+            Some(format!("{SERVICE_PREFIX}{} +{target} {agent} @adminvm {action}", service.name))
         })
         .collect()
 }
@@ -127,7 +127,9 @@ fn tag_lines(
     services
         .iter()
         .filter(|service| powers.holds(service.power))
-        .map(|service| format!("{} + {agent} @tag:{tag} allow target=@adminvm", service.name))
+        .map(|service| {
+            format!("{SERVICE_PREFIX}{} + {agent} @tag:{tag} allow target=@adminvm", service.name)
+        })
         .collect()
 }
 
@@ -142,7 +144,7 @@ fn untaggable_lines(block: &Block, services: &[ServiceLine<'_>]) -> Vec<String> 
         .chain(listed)
         .flat_map(|name| services.iter().map(move |service| (name, service)))
         .map(|(name, service)| {
-            format!("{} + {} {name} deny notify=no", service.name, block.agent())
+            format!("{SERVICE_PREFIX}{} + {} {name} deny notify=no", service.name, block.agent())
         })
         .collect()
 }

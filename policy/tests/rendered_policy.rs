@@ -5,7 +5,7 @@ mod tests {
     use std::{path::PathBuf, sync::LazyLock, time::SystemTime};
 
     use admin_api::{QubeName, Tag, Uuid};
-    use contract::{Aim, Power};
+    use contract::{Aim, Power, SERVICE_PREFIX};
     use policy::{
         Address, Class, Consent, Live, Reason, Refused, Scope, ServiceLine, Until,
         evaluate::{Decision, Policy, PolicyFiles, Request, System, SystemQube},
@@ -19,19 +19,19 @@ mod tests {
 
     /// The twelve services, and one for the power that none of them needs.
     const SERVICES: [ServiceLine<'static>; 13] = [
-        on("saltbridge.VmList", Power::See, Aim::Scope),
-        on("saltbridge.VmStart", Power::Lifecycle, Aim::Qube),
-        on("saltbridge.VmShutdown", Power::Lifecycle, Aim::Qube),
-        on("saltbridge.VmNetworkInfo", Power::See, Aim::Qube),
-        on("saltbridge.VmExec", Power::Exec, Aim::Qube),
-        on("saltbridge.VmExecRoot", Power::Root, Aim::Qube),
-        on("saltbridge.VmReadFile", Power::Files, Aim::Qube),
-        on("saltbridge.VmWriteFile", Power::Files, Aim::Qube),
-        on("saltbridge.FirewallList", Power::See, Aim::Qube),
-        on("saltbridge.FirewallAdd", Power::Net, Aim::Qube),
-        on("saltbridge.FirewallRemove", Power::Net, Aim::Qube),
-        on("saltbridge.ConnectTcpPolicy", Power::Net, Aim::Scope),
-        on("saltbridge.VmRemove", Power::Shape, Aim::Qube),
+        on("VmList", Power::See, Aim::Scope),
+        on("VmStart", Power::Lifecycle, Aim::Qube),
+        on("VmShutdown", Power::Lifecycle, Aim::Qube),
+        on("VmNetworkInfo", Power::See, Aim::Qube),
+        on("VmExec", Power::Exec, Aim::Qube),
+        on("VmExecRoot", Power::Root, Aim::Qube),
+        on("VmReadFile", Power::Files, Aim::Qube),
+        on("VmWriteFile", Power::Files, Aim::Qube),
+        on("FirewallList", Power::See, Aim::Qube),
+        on("FirewallAdd", Power::Net, Aim::Qube),
+        on("FirewallRemove", Power::Net, Aim::Qube),
+        on("ConnectTcpPolicy", Power::Net, Aim::Scope),
+        on("VmRemove", Power::Shape, Aim::Qube),
     ];
 
     /// Every spelling of dom0 that somebody might try.
@@ -104,7 +104,8 @@ mod tests {
         source: &str,
         target: &str,
     ) -> Option<Consent> {
-        let request = Request { service, argument: &format!("+{argument}"), source, target };
+        let (service, argument) = (format!("{SERVICE_PREFIX}{service}"), format!("+{argument}"));
+        let request = Request { service: &service, argument: &argument, source, target };
         let evaluation = policy.evaluate(&request, &SYSTEM);
         match evaluation.decision {
             Decision::Allow { target: reached, .. } => {

@@ -1,1 +1,35 @@
-//! x
+//! dom0's side of Salt Bridge: one table of services, and the one path on which calls reach them.
+//!
+//! A call comes in at [`serve`], is admitted by `policy`, and runs the handler of its row in
+//! [`services`]. Handlers reach qubesd and the qubes through [`handle`] alone, which takes no name
+//! of a qube, only a `ManagedQube`.
+
+mod admission;
+pub mod answer;
+#[cfg(feature = "schema")]
+pub mod catalogue;
+mod cli;
+pub mod cut;
+pub mod descriptor;
+pub mod error;
+mod firewall;
+pub mod handle;
+pub mod host;
+pub mod incoming;
+pub mod journal;
+mod operator_policy;
+pub mod paths;
+mod plain;
+mod relay;
+pub mod run;
+pub mod scope_file;
+pub mod serve;
+pub mod service;
+pub mod services;
+mod tcp_policy;
+mod tcp_rules;
+mod times;
+pub mod view;
+mod visible;
+
+pub use cli::run;

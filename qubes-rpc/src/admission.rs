@@ -1,0 +1,96 @@
+//! Who may do what, decided for one call: the operator's file, then what qubesd says right now.
+
+use std::{rc::Rc, time::SystemTime};
+
+use admin_api::{QubeName, call::vm::PowerState};
+use policy::{Address, Refused};
+
+use crate::{
+    descriptor::{Descriptor, Target},
+    error::chain,
+    host::Host,
+    scope_file::read_scope,
+    service::{Admitted, Entry},
+    services::SERVICES,
+    view::View,
+};
+use contract::Aim;
+
+/// Why a call is not admitted.
+#[derive(Debug)]
+pub(crate) enum NotAdmitted {
+    /// For lack of authority. The reason is the operator's alone.
+    Refused(String),
+    /// qubesd could not be asked.
+    Failed(admin_api::Error),
+}
+
+/// An admitted call.
+#[derive(Debug)]
+pub(crate) struct Admission {
+    /// The row of the service.
+    pub(crate) entry: &'static Entry,
+    /// The authority.
+    pub(crate) admitted: Admitted,
+    /// The qube's power state when it was admitted.
+    pub(crate) state: Option<PowerState>,
+}
+
+fn because(refused: Refused) -> NotAdmitted {
+    NotAdmitted::Refused(refused.reason().to_string())
+}
+
+fn refused(reason: &str) -> NotAdmitted {
+    NotAdmitted::Refused(reason.into())
+}
+
+/// Decides one call. Nothing about the request itself is known or needed yet.
+pub(crate) async fn admit(
+    host: &Host,
+    descriptor: &Descriptor,
+    now: SystemTime,
+) -> Result<Admission, NotAdmitted> {
+    let scope = read_scope(&host.paths.scope(), host.trusted)
+        .map_err(|error| NotAdmitted::Refused(format!("operator's file: {}", chain(&error))))?;
+    let entry = SERVICES
+        .iter()
+        .find(|entry| entry.name == descriptor.service)
+        .ok_or_else(|| refused("no such service"))?;
+    match entry.aim {
+        Aim::Scope => {
+            if descriptor.target != Target::Dom0 || !descriptor.argument.is_empty() {
+                return Err(refused("this service takes neither argument nor target"));
+            }
+            let view = View::admit(Rc::new(scope), &descriptor.source, entry.power, now)
+                .map_err(because)?;
+            Ok(Admission { entry, admitted: Admitted::Scope(view), state: None })
+        }
+        Aim::Qube => {
+            let (address, name) = named(descriptor)?;
+            let claim = scope
+                .caller(&descriptor.source)
+                .and_then(|caller| caller.claim(address, &name, entry.power, now))
+                .map_err(because)?;
+            let with_tags = !claim.wanted_tags().is_empty();
+            let found = host
+                .find(&name, with_tags)
+                .await
+                .map_err(NotAdmitted::Failed)?
+                .ok_or_else(|| refused("no such qube"))?;
+            let qube = claim.manage(found.live).map_err(because)?;
+            Ok(Admission { entry, admitted: Admitted::Qube(qube), state: Some(found.state) })
+        }
+    }
+}
+
+/// The one qube that the call names, by argument or by target but never by both.
+fn named(descriptor: &Descriptor) -> Result<(Address, QubeName), NotAdmitted> {
+    match (&descriptor.target, descriptor.argument.as_str()) {
+        (Target::Qube(name), "") => Ok((Address::Target, name.clone())),
+        (Target::Qube(_), _) => Err(refused("a qube is named twice")),
+        (Target::Dom0, argument) => argument
+            .parse()
+            .map(|name| (Address::Argument, name))
+            .map_err(|_| refused("the argument is not the name of a qube")),
+    }
+}

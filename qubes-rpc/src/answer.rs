@@ -1,0 +1,213 @@
+//! What goes back to the caller: frames, or the plain text that the older program expects.
+
+use std::{
+    cell::{Cell, RefCell},
+    io,
+};
+
+use bytes::{Buf, Bytes};
+use contract::{Fault, Frame, Kind, Stream, frame::render_header, limits};
+use tokio::{
+    io::{AsyncWrite, AsyncWriteExt},
+    sync::Mutex,
+    time::timeout,
+};
+
+use crate::cut::Cut;
+
+/// How a caller wants to be answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Form {
+    /// Frames, for callers that sent `"frames"`.
+    Framed,
+    /// The text of the older program.
+    Plain,
+}
+
+/// The caller reads nothing any more.
+#[derive(Debug, thiserror::Error)]
+#[error("the caller is gone")]
+pub struct CallerGone(#[source] pub io::Error);
+
+/// The way back to one caller. Cheap to share within the call's task.
+#[derive(Debug)]
+pub struct Answer<W> {
+    form: Form,
+    writer: Mutex<W>,
+    cuts: RefCell<Streams<Option<Cut>>>,
+    last_line: RefCell<Option<String>>,
+    sent: Cell<u64>,
+}
+
+/// The characters of a line of output that progress shows.
+const LINE_CHARS: usize = 200;
+
+impl<W: AsyncWrite + Unpin> Answer<W> {
+    /// An answer of this form over this writer.
+    pub fn new(form: Form, writer: W) -> Self {
+        Self {
+            form,
+            writer: Mutex::new(writer),
+            cuts: RefCell::default(),
+            last_line: RefCell::default(),
+            sent: Cell::new(0),
+        }
+    }
+
+    /// Answers in this form from now on.
+    pub fn set_form(&mut self, form: Form) {
+        self.form = form;
+    }
+
+    /// How the caller is answered.
+    pub fn form(&self) -> Form {
+        self.form
+    }
+
+    /// How many bytes were sent.
+    pub fn sent(&self) -> u64 {
+        self.sent.get()
+    }
+
+    /// Keeps of each stream only the beginning and the end. Plain answers have no limit of ours.
+    pub fn keep_ends(&self, characters: u64) {
+        if self.form == Form::Framed {
+            let bytes = usize::try_from(limits::OUTPUT_BYTES).unwrap_or(usize::MAX);
+            let characters = usize::try_from(characters).unwrap_or(bytes).min(bytes);
+            let cut = || Some(Cut::new(characters, bytes));
+            *self.cuts.borrow_mut() = Streams { stdout: cut(), stderr: cut() };
+        }
+    }
+
+    /// Sends bytes of a stream, and waits until the caller took them.
+    pub async fn bytes(&self, stream: Stream, bytes: Bytes) -> Result<(), CallerGone> {
+        self.remember_last_line(&bytes);
+        let bytes = match self.cuts.borrow_mut().of(stream) {
+            Some(cut) => cut.take(bytes),
+            None => bytes,
+        };
+        self.send_bytes(stream, bytes).await
+    }
+
+    async fn send_bytes(&self, stream: Stream, mut bytes: Bytes) -> Result<(), CallerGone> {
+        let kind = match stream {
+            Stream::Stdout => Kind::Stdout,
+            Stream::Stderr => Kind::Stderr,
+        };
+        while !bytes.is_empty() {
+            let piece = bytes.split_to(bytes.len().min(limits::FRAME_BYTES));
+            match self.form {
+                Form::Framed => self.frame(Frame { kind, payload: piece }).await?,
+                Form::Plain => self.write(piece).await?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Ends the streams. Gives how many bytes came on each, and whether any were left out.
+    pub async fn finish_streams(&self) -> Result<(Streams<u64>, bool), CallerGone> {
+        let (mut totals, mut truncated) = (Streams::default(), false);
+        for stream in [Stream::Stdout, Stream::Stderr] {
+            let Some(mut cut) = self.cuts.borrow_mut().of(stream).take() else { continue };
+            let tail = cut.finish();
+            *totals.of(stream) = cut.total();
+            if tail.omitted > 0 {
+                truncated = true;
+                let gap = format!(
+                    "\n[... {} bytes left out; raise max_output, or write to a file and read ranges ...]\n",
+                    tail.omitted
+                );
+                self.send_bytes(stream, gap.into()).await?;
+            }
+            self.send_bytes(stream, tail.bytes).await?;
+        }
+        Ok((totals, truncated))
+    }
+
+    /// Tells the last line of output, if there was a new one since the last time.
+    pub async fn tell_progress(&self) -> Result<(), CallerGone> {
+        let Some(line) = self.last_line.take() else { return Ok(()) };
+        if self.form == Form::Plain {
+            return Ok(());
+        }
+        let progress = serde_json::json!({ "message": line }).to_string();
+        self.frame(Frame::new(Kind::Progress, progress)).await
+    }
+
+    /// Sends the JSON result, in pieces where it is long. Nothing may follow.
+    pub async fn result(&self, json: Vec<u8>) -> Result<(), CallerGone> {
+        let mut rest = Bytes::from(json);
+        while rest.len() > limits::FRAME_BYTES {
+            self.frame(Frame::new(Kind::Part, rest.split_to(limits::FRAME_BYTES))).await?;
+        }
+        self.frame(Frame::new(Kind::Result, rest)).await
+    }
+
+    /// Sends plain text.
+    pub async fn text(&self, text: impl Into<Bytes>) -> Result<(), CallerGone> {
+        self.write(text.into()).await
+    }
+
+    /// Says why there is no result. Nothing may follow.
+    pub async fn fault(&self, fault: &Fault) -> Result<(), CallerGone> {
+        match self.form {
+            Form::Framed => self.frame(Frame::new(Kind::Fault, fault.to_json())).await,
+            Form::Plain => {
+                let sentence = fault.sentence().replace(['\n', '\r'], " ");
+                self.text(format!("ERROR: {sentence}\n")).await
+            }
+        }
+    }
+
+    /// Closes the way back.
+    pub async fn close(self) {
+        // A caller that is gone needs no farewell.
+        drop(self.writer.into_inner().shutdown().await);
+    }
+
+    async fn frame(&self, frame: Frame) -> Result<(), CallerGone> {
+        let header = render_header(frame.kind, frame.payload.len())
+            .map_err(|error| CallerGone(io::Error::other(error)))?;
+        self.write(header.as_slice().chain(frame.payload)).await
+    }
+
+    async fn write(&self, mut bytes: impl Buf) -> Result<(), CallerGone> {
+        let length = u64::try_from(bytes.remaining()).unwrap_or(u64::MAX);
+        let mut writer = self.writer.lock().await;
+        match timeout(limits::STALLED_READER, writer.write_all_buf(&mut bytes)).await {
+            Ok(Ok(())) => {
+                self.sent.set(self.sent.get().saturating_add(length));
+                Ok(())
+            }
+            Ok(Err(error)) => Err(CallerGone(error)),
+            Err(_) => Err(CallerGone(io::ErrorKind::TimedOut.into())),
+        }
+    }
+
+    fn remember_last_line(&self, bytes: &[u8]) {
+        // Only the end of a chunk is looked at, so that fast streams stay fast.
+        let start = bytes.len().saturating_sub(4 * LINE_CHARS);
+        let text = String::from_utf8_lossy(bytes.get(start..).unwrap_or_default());
+        if let Some(line) = text.lines().map(str::trim).rfind(|line| !line.is_empty()) {
+            *self.last_line.borrow_mut() = Some(line.chars().take(LINE_CHARS).collect());
+        }
+    }
+}
+
+/// One of something for each stream.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Streams<T> {
+    /// That of standard output.
+    pub stdout: T,
+    /// That of standard error.
+    pub stderr: T,
+}
+
+impl<T> Streams<T> {
+    fn of(&mut self, stream: Stream) -> &mut T {
+        match stream {
+            Stream::Stdout => &mut self.stdout,
+            Stream::Stderr => &mut self.stderr,
+        }
+    }
+}

@@ -1,0 +1,220 @@
+//! The command line of `saltbridged`.
+
+use std::{
+    ffi::OsString,
+    fs, io,
+    os::unix::fs::{MetadataExt, PermissionsExt},
+    path::{Path, PathBuf},
+    process::ExitCode,
+    rc::Rc,
+    time::{Duration, SystemTime},
+};
+
+use clap::{Parser, Subcommand};
+use contract::limits;
+use tokio::{
+    net::UnixListener,
+    signal::unix::{SignalKind, signal},
+    task::LocalSet,
+};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    error::chain, host::Host, journal, paths::Paths, relay::relay, scope_file::read_scope,
+    serve::serve, services, tcp_policy::serve_tcp_policy,
+};
+
+/// dom0's side of Salt Bridge: decides what an agent in one qube may do to other qubes, and does it.
+#[derive(Debug, Parser)]
+#[command(name = "saltbridged", version)]
+struct Arguments {
+    /// Use the files below this folder instead of /; its owner is then trusted instead of root.
+    #[arg(long, global = true, value_name = "DIR")]
+    root: Option<PathBuf>,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Serve calls that qrexec delivers on a socket.
+    Serve {
+        /// Listen on this socket. Without it the socket comes from systemd, and the daemon ends
+        /// when it is idle for a minute.
+        #[arg(long, value_name = "PATH")]
+        listen: Option<PathBuf>,
+        /// Use this program to reach qubes.
+        #[arg(long, value_name = "PATH")]
+        qrexec_client: Option<PathBuf>,
+        /// The longest time that a command may take.
+        #[arg(long, value_name = "SECONDS", default_value_t = limits::COMMAND_CEILING.as_secs(),
+            value_parser = clap::value_parser!(u64).range(1..=604_800))]
+        command_ceiling: u64,
+    },
+    /// Write qubes.ConnectTCP policy for the daemon. Runs as root, apart from it.
+    TcpPolicy {
+        /// Listen on this socket. Without it the socket comes from systemd.
+        #[arg(long, value_name = "PATH")]
+        listen: Option<PathBuf>,
+        /// The user as whom the daemon runs; nobody else is listened to.
+        #[arg(long, value_name = "UID")]
+        peer_uid: Option<u32>,
+    },
+    /// Forward one call to the daemon, and turn its answer into output and exit code.
+    ///
+    /// The request, a JSON object of parameters, comes from standard input. Run by qrexec as an
+    /// executable service it takes caller and target from the environment.
+    Call {
+        /// The service and the qube, as VmExec+work. Taken from the environment when left out.
+        service: Option<String>,
+        /// The calling qube. Taken from the environment when left out.
+        #[arg(long, value_name = "QUBE")]
+        source: Option<String>,
+    },
+    /// Print the qrexec policy that the operator's file stands for.
+    Policy {
+        /// Print the policy that denies everything instead.
+        #[arg(long)]
+        deny_all: bool,
+    },
+    /// Print the names of all services, a line each.
+    Services,
+}
+
+/// Why a command was not done.
+#[derive(Debug, thiserror::Error)]
+enum Failure {
+    #[error("cannot start")]
+    Runtime(#[source] io::Error),
+    #[error("cannot listen")]
+    Listen(#[source] io::Error),
+    #[error("cannot read the folder given with --root")]
+    Root(#[source] io::Error),
+    #[error("systemd passed no socket; start it with systemd or give --listen PATH")]
+    NoSocket,
+    #[error("the operator's file grants nothing")]
+    Scope(#[source] crate::scope_file::ScopeFileError),
+    #[error("cannot write")]
+    Output(#[source] io::Error),
+}
+
+/// Runs one command: 0 done, 1 not done, 2 wrong usage.
+pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let arguments = match Arguments::try_parse_from(arguments) {
+        Ok(arguments) => arguments,
+        Err(error) => {
+            let wrong = error.use_stderr();
+            drop(error.print());
+            return if wrong { ExitCode::from(2) } else { ExitCode::SUCCESS };
+        }
+    };
+    match dispatch(arguments) {
+        Ok(code) => code,
+        Err(failure) => {
+            journal::say(&chain(&failure));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn dispatch(arguments: Arguments) -> Result<ExitCode, Failure> {
+    let trusted = match &arguments.root {
+        Some(root) => fs::metadata(root).map_err(Failure::Root)?.uid(),
+        None => 0,
+    };
+    let paths = Paths::below(arguments.root.unwrap_or_else(|| PathBuf::from("/")));
+    let ceiling = |seconds| Duration::from_secs(seconds);
+    match arguments.command {
+        Command::Serve { listen, qrexec_client, command_ceiling } => {
+            let host = Host::new(paths, trusted, ceiling(command_ceiling), qrexec_client);
+            // A daemon that systemd can start again need not wait for work.
+            let idle = listen.is_none().then_some(limits::IDLE);
+            on_one_thread(listen, |listener, stop| serve(Rc::new(host), listener, idle, stop))
+        }
+        Command::TcpPolicy { listen, peer_uid } => {
+            let host = Host::new(paths, trusted, limits::COMMAND_CEILING, None);
+            let peer = peer_uid.unwrap_or(trusted);
+            on_one_thread(listen, |listener, stop| {
+                serve_tcp_policy(Rc::new(host), listener, peer, stop)
+            })
+        }
+        Command::Call { service, source } => {
+            runtime()?.block_on(relay(&paths, service, source)).map_err(Failure::Output)
+        }
+        Command::Policy { deny_all } => {
+            let lines = services::lines();
+            let text = if deny_all {
+                policy::render_deny_all(&lines)
+            } else {
+                let scope = read_scope(&paths.scope(), trusted).map_err(Failure::Scope)?;
+                policy::render_policy(&scope, &lines, SystemTime::now())
+            };
+            print(&text)
+        }
+        Command::Services => print(&services::names().map(|name| name + "\n").collect::<String>()),
+    }
+}
+
+fn print(text: &str) -> Result<ExitCode, Failure> {
+    io::Write::write_all(&mut io::stdout().lock(), text.as_bytes()).map_err(Failure::Output)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Failure::Runtime)
+}
+
+fn on_one_thread<F: Future<Output = ()>>(
+    listen: Option<PathBuf>,
+    serve: impl FnOnce(UnixListener, CancellationToken) -> F,
+) -> Result<ExitCode, Failure> {
+    let runtime = runtime()?;
+    LocalSet::new().block_on(&runtime, async {
+        let listener = match &listen {
+            Some(path) => bind(path).map_err(Failure::Listen)?,
+            None => inherited()?,
+        };
+        let stop = CancellationToken::new();
+        tokio::task::spawn_local(stop_on_signal(stop.clone()));
+        serve(listener, stop).await;
+        if let Some(path) = &listen {
+            // Another daemon may have taken the place already.
+            drop(fs::remove_file(path));
+        }
+        Ok(ExitCode::SUCCESS)
+    })
+}
+
+/// Listens on a path of our own; one that a dead daemon left is taken over.
+fn bind(path: &Path) -> io::Result<UnixListener> {
+    match fs::remove_file(path) {
+        Ok(()) => {}
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => return Err(error),
+    }
+    let listener = UnixListener::bind(path)?;
+    fs::set_permissions(path, fs::Permissions::from_mode(0o660))?;
+    Ok(listener)
+}
+
+fn inherited() -> Result<UnixListener, Failure> {
+    let listener = listenfd::ListenFd::from_env()
+        .take_unix_listener(0)
+        .map_err(Failure::Listen)?
+        .ok_or(Failure::NoSocket)?;
+    listener.set_nonblocking(true).map_err(Failure::Listen)?;
+    UnixListener::from_std(listener).map_err(Failure::Listen)
+}
+
+async fn stop_on_signal(stop: CancellationToken) {
+    let (Ok(mut terminate), Ok(mut interrupt)) =
+        (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
+    else {
+        return journal::say("cannot listen to signals");
+    };
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    stop.cancel();
+}

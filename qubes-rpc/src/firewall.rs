@@ -1,0 +1,101 @@
+//! Changes of a qube's firewall: one at a time, the rules before kept, the rules after verified.
+
+use std::{fs, io, path::PathBuf};
+
+use admin_api::{call, firewall::Rule, firewall_xml};
+use contract::{Fault, limits};
+use policy::ManagedQube;
+
+use crate::{
+    error::Error,
+    handle::Writer,
+    host::{Host, destination},
+    times::seconds_since_1970,
+};
+
+/// The rule sets that are kept for each qube.
+const KEPT: usize = 100;
+
+impl Writer<'_> {
+    /// Reads the rules, lets `change` edit them, stores them, and reads what is in force then.
+    ///
+    /// qubesd replaces all rules at once and has no token against lost updates. Our own changes
+    /// wait for one another; somebody else's shows as a difference when the rules are read again.
+    pub(crate) async fn change_rules<T>(
+        self,
+        qube: &ManagedQube,
+        change: impl FnOnce(&mut Vec<Rule>) -> Result<T, Fault>,
+    ) -> Result<(T, Vec<Rule>), Error> {
+        let _one_at_a_time = self.host.firewall.lock().await;
+        let before = self.rules(qube).await?;
+        let mut wanted = before.clone();
+        let told = change(&mut wanted)?;
+        self.host.keep_rules(qube, &before, &self.call.id).map_err(Error::File)?;
+        let set = call::firewall::set(destination(qube), &wanted);
+        match self.host.qubesd.call(set, limits::QUBESD).await {
+            Ok(()) => {}
+            Err(admin_api::Error::Exception(exception)) => {
+                let message = format!("qubesd rejects the rules: {}", exception.message);
+                return Err(Fault::bad_request(message).into());
+            }
+            Err(admin_api::Error::Empty) => {
+                let message = "qubesd rejects the rules and does not say why";
+                return Err(Fault::bad_request(message).into());
+            }
+            Err(admin_api::Error::Request(_)) => {
+                let message = "with this rule qubesd's limit of 64 KiB is exceeded".into();
+                return Err(Fault::TooLarge { message }.into());
+            }
+            Err(error) => return Err(error.into()),
+        }
+        let after = self.rules(qube).await?;
+        if !in_force(&wanted).eq(in_force(&after)) {
+            return Err(Error::Stored(
+                "the firewall is not as asked: somebody else changed it meanwhile; list it again",
+            ));
+        }
+        let stored = self.host.stored_rules(qube)?;
+        if !in_force(&stored).eq(in_force(&after)) {
+            return Err(Error::Stored("firewall.xml is not what qubesd says is in force"));
+        }
+        Ok((told, after))
+    }
+}
+
+/// The rules that have not expired, as qubesd writes them.
+fn in_force(rules: &[Rule]) -> impl Iterator<Item = String> {
+    let now = seconds_since_1970();
+    let lives = move |rule: &&Rule| rule.expire.is_none_or(|expire| expire > now);
+    rules.iter().filter(lives).map(Rule::render_line)
+}
+
+impl Host {
+    /// Keeps a rule set as the `firewall.xml` that it was, under the time and the call's number.
+    fn keep_rules(&self, qube: &ManagedQube, rules: &[Rule], call: &str) -> io::Result<()> {
+        let folder = self.paths.firewall_history().join(qube.name().as_str());
+        fs::create_dir_all(&folder)?;
+        let mut kept: Vec<PathBuf> =
+            fs::read_dir(&folder)?.map(|entry| Ok(entry?.path())).collect::<io::Result<_>>()?;
+        kept.sort();
+        for oldest in kept.iter().take(kept.len().saturating_sub(KEPT - 1)) {
+            fs::remove_file(oldest)?;
+        }
+        let name = format!("{:012}-{call}.xml", seconds_since_1970());
+        let xml = firewall_xml::render(rules).map_err(io::Error::other)?;
+        fs::write(folder.join(name), xml)
+    }
+
+    /// The rules in `firewall.xml`; where there is none, the one that accepts everything.
+    fn stored_rules(&self, qube: &ManagedQube) -> Result<Vec<Rule>, Error> {
+        for path in self.paths.firewall_xml(qube.name().as_str()) {
+            let text = match fs::read_to_string(&path) {
+                Ok(text) => text,
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                Err(error) => return Err(Error::File(error)),
+            };
+            return firewall_xml::parse(&text)
+                .map_err(|error| Error::File(io::Error::other(error)));
+        }
+        Err(Error::Stored("qubesd keeps no firewall.xml for the qube"))
+    }
+}

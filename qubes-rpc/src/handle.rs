@@ -1,0 +1,194 @@
+//! What a handler may do: nothing but what stands here, and only to qubes it has authority over.
+
+use std::{marker::PhantomData, time::Duration};
+
+use admin_api::{
+    call::{self, property::PropertyValue, vm::PowerState},
+    firewall::Rule,
+};
+use bytes::Bytes;
+use contract::{Stream, limits};
+use policy::ManagedQube;
+use tokio::net::unix::OwnedWriteHalf;
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    answer::{Answer, CallerGone, Form, Streams},
+    error::Error,
+    host::{Host, destination},
+    run::{
+        Body, Ended, FileFailure, FileRange, FileRead, FileWrite, FileWritten, Output, OutputGone,
+        Part, Place, User,
+    },
+    service::{Change, Effect, Observe, RunningQube},
+};
+
+/// What belongs to one call.
+#[derive(Debug)]
+pub struct Call {
+    pub(crate) id: String,
+    pub(crate) body: Bytes,
+    pub(crate) answer: Answer<OwnedWriteHalf>,
+    /// Cancelled when the caller hangs up.
+    pub(crate) gone: CancellationToken,
+}
+
+/// The one way from a handler to the host. `E` fixes whether it can change anything.
+#[derive(Clone, Copy, Debug)]
+pub struct Handle<'h, E> {
+    pub(crate) host: &'h Host,
+    pub(crate) call: &'h Call,
+    effect: PhantomData<E>,
+}
+
+/// The handle of a service that looks.
+pub type Reader<'h> = Handle<'h, Observe>;
+/// The handle of a service that changes something.
+pub type Writer<'h> = Handle<'h, Change>;
+
+impl<'h, E: Effect> Handle<'h, E> {
+    pub(crate) fn new(host: &'h Host, call: &'h Call, effect: PhantomData<E>) -> Self {
+        Self { host, call, effect }
+    }
+
+    /// Whether the caller is the older program, whose limits are its own.
+    pub(crate) fn is_plain(self) -> bool {
+        self.call.answer.form() == Form::Plain
+    }
+
+    /// The bytes behind the request.
+    pub(crate) fn body(self) -> Bytes {
+        self.call.body.clone()
+    }
+
+    /// Resolves when the caller hangs up.
+    pub(crate) fn gone(self) -> &'h CancellationToken {
+        &self.call.gone
+    }
+
+    /// The longest time a command may take.
+    pub(crate) fn ceiling(self) -> Duration {
+        self.host.ceiling
+    }
+
+    /// Keeps of the streams only the beginning and the end.
+    pub(crate) fn keep_ends(self, characters: u64) {
+        self.call.answer.keep_ends(characters);
+    }
+
+    /// Ends the streams; how many bytes came on each, and whether any were left out.
+    pub(crate) async fn finish_streams(self) -> Result<(Streams<u64>, bool), CallerGone> {
+        self.call.answer.finish_streams().await
+    }
+
+    /// The power state of a qube.
+    pub(crate) async fn state(self, qube: &ManagedQube) -> Result<PowerState, Error> {
+        self.host.state(qube).await
+    }
+
+    /// All properties of a qube, by name.
+    pub(crate) async fn properties(
+        self,
+        qube: &ManagedQube,
+    ) -> Result<Vec<(String, PropertyValue)>, Error> {
+        let call = call::property::get_all(destination(qube));
+        let all = self.host.qubesd.call(call, limits::QUBESD).await?;
+        Ok(all.into_iter().map(|(name, property)| (name.to_string(), property.value)).collect())
+    }
+
+    /// The firewall rules of a qube, as qubesd has them.
+    pub(crate) async fn rules(self, qube: &ManagedQube) -> Result<Vec<Rule>, Error> {
+        Ok(self.host.qubesd.call(call::firewall::get(destination(qube)), limits::QUBESD).await?)
+    }
+}
+
+impl<E: Effect> Handle<'_, E> {
+    /// Sends a range of a file to the caller as the main stream.
+    pub(crate) async fn read_file(
+        self,
+        on: &RunningQube,
+        range: FileRange<'_>,
+    ) -> Result<FileRead, FileFailure> {
+        let RunningQube(qube) = on;
+        let name = qrexec_name(qube);
+        let place = Place { qube: &name, user: User::Default, deadline: self.file_deadline() };
+        let mut sink = Sink(self.call);
+        self.host.runner.read_file(place, range, &mut sink, &self.call.gone).await
+    }
+
+    /// Asks a running qube how its network is, as root.
+    pub(crate) async fn network_state(self, qube: &ManagedQube) -> Result<Vec<Part>, Error> {
+        let name = qrexec_name(qube);
+        let place = Place { qube: &name, user: User::Root, deadline: limits::COMMAND_DEFAULT };
+        Ok(self.host.runner.network_state(place, &self.call.gone).await?)
+    }
+
+    /// The older program sets no limit; its files come in one piece.
+    fn file_deadline(self) -> Duration {
+        if self.is_plain() { self.host.ceiling } else { limits::FILE }
+    }
+}
+
+impl Writer<'_> {
+    /// Runs a command, whose output goes to the caller while it runs.
+    pub(crate) async fn command(
+        self,
+        on: &RunningQube,
+        user: User,
+        command: &str,
+        deadline: Duration,
+    ) -> Result<Ended, Error> {
+        let RunningQube(qube) = on;
+        let name = qrexec_name(qube);
+        let place = Place { qube: &name, user, deadline };
+        let stdin = self.body();
+        let body = Body { length: length(&stdin), bytes: stdin.as_ref() };
+        let mut sink = Sink(self.call);
+        let runner = &self.host.runner;
+        Ok(runner.command(place, command.as_bytes(), body, &mut sink, &self.call.gone).await?)
+    }
+
+    /// Writes the bytes behind the request to a file.
+    pub(crate) async fn write_file(
+        self,
+        on: &RunningQube,
+        file: FileWrite<'_>,
+    ) -> Result<FileWritten, FileFailure> {
+        let RunningQube(qube) = on;
+        let name = qrexec_name(qube);
+        let place = Place { qube: &name, user: User::Default, deadline: self.file_deadline() };
+        let content = self.body();
+        let body = Body { length: length(&content), bytes: content.as_ref() };
+        self.host.runner.write_file(place, file, body, &self.call.gone).await
+    }
+
+    /// Starts a qube and waits until it runs.
+    pub(crate) async fn start(self, qube: &ManagedQube) -> Result<(), Error> {
+        self.host.start(qube).await
+    }
+
+    /// Asks a qube to shut down; does not wait for it.
+    pub(crate) async fn shutdown(self, qube: &ManagedQube, force: bool) -> Result<(), Error> {
+        let how = call::lifecycle::Shutdown { wait: false, force };
+        let call = call::lifecycle::shutdown(destination(qube), how);
+        Ok(self.host.qubesd.call(call, limits::QUBESD).await?)
+    }
+}
+
+/// Passes what comes out of a qube on to the caller.
+struct Sink<'h>(&'h Call);
+
+impl Output for Sink<'_> {
+    async fn bytes(&mut self, stream: Stream, bytes: Bytes) -> Result<(), OutputGone> {
+        self.0.answer.bytes(stream, bytes).await.map_err(|_| OutputGone)
+    }
+}
+
+/// How qrexec-client is told which qube is meant.
+fn qrexec_name(qube: &ManagedQube) -> String {
+    format!("uuid:{}", qube.uuid())
+}
+
+fn length(bytes: &[u8]) -> u64 {
+    u64::try_from(bytes.len()).unwrap_or(u64::MAX)
+}

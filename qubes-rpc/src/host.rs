@@ -1,0 +1,129 @@
+//! What all calls share: qubesd, the runner, and the locks that put changes in order.
+
+use std::{cell::Cell, path::PathBuf, time::Duration};
+
+use admin_api::{
+    Client, Destination, QubeName,
+    call::{self, vm::PowerState},
+};
+use contract::{Fault, Power, limits};
+use policy::{Live, ManagedQube};
+use tokio::sync::Mutex;
+
+use crate::{error::Error, paths::Paths, run::Runner, times::seconds_since_1970};
+
+/// One dom0.
+#[derive(Debug)]
+pub struct Host {
+    /// Where its files are.
+    pub(crate) paths: Paths,
+    /// Who has to own what is trusted.
+    pub(crate) trusted: u32,
+    /// The longest time a command may take.
+    pub(crate) ceiling: Duration,
+    pub(crate) qubesd: Client,
+    pub(crate) runner: Runner,
+    /// Held while a rule set is read, changed and read again.
+    pub(crate) firewall: Mutex<()>,
+    born: u64,
+    calls: Cell<u64>,
+}
+
+impl Host {
+    /// The dom0 whose files lie below these paths and whose trusted owner is this user.
+    pub fn new(paths: Paths, trusted: u32, ceiling: Duration, client: Option<PathBuf>) -> Self {
+        let program = client.unwrap_or_else(|| {
+            let [first, second] = paths.qrexec_client();
+            if first.exists() { first } else { second }
+        });
+        let born = seconds_since_1970();
+        Self {
+            qubesd: Client::new(paths.qubesd()),
+            runner: Runner::new(program),
+            paths,
+            trusted,
+            ceiling,
+            firewall: Mutex::new(()),
+            born,
+            calls: Cell::new(0),
+        }
+    }
+
+    /// A number for a call that no other call of this daemon or of an earlier one has.
+    pub(crate) fn call_id(&self) -> String {
+        let number = self.calls.get() + 1;
+        self.calls.set(number);
+        format!("{:x}-{number}", self.born)
+    }
+
+    /// What qubesd says of a qube right now; nothing when there is none of this name.
+    pub(crate) async fn find(
+        &self,
+        name: &QubeName,
+        with_tags: bool,
+    ) -> Result<Option<Found>, admin_api::Error> {
+        let call = call::vm::list(Destination::Qube(name.clone()));
+        let listed = match self.qubesd.call(call, limits::QUBESD).await {
+            Ok(listed) => listed,
+            // qubesd says so in either way, depending on its release.
+            Err(admin_api::Error::Exception(_) | admin_api::Error::Empty) => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        let Some(qube) = listed.into_iter().find(|qube| qube.name == name.as_str()) else {
+            return Ok(None);
+        };
+        let Some(uuid) = qube.uuid else { return Ok(None) };
+        let tags = if with_tags {
+            let destination = Destination::Uuid(uuid.clone());
+            self.qubesd.call(call::tag::list(destination), limits::QUBESD).await?
+        } else {
+            Vec::new()
+        };
+        let class = policy::Class::of(qube.class.as_str());
+        let live = Live { name: name.clone(), uuid, class, tags };
+        Ok(Some(Found { live, class: qube.class.to_string(), state: qube.state }))
+    }
+
+    /// The power state of a qube.
+    pub(crate) async fn state(&self, qube: &ManagedQube) -> Result<PowerState, Error> {
+        let call = call::vm::current_state(destination(qube));
+        Ok(self.qubesd.call(call, limits::QUBESD).await?.power_state)
+    }
+
+    /// Starts a qube and waits until it runs.
+    pub(crate) async fn start(&self, qube: &ManagedQube) -> Result<(), Error> {
+        let call = call::lifecycle::start(destination(qube));
+        Ok(self.qubesd.call(call, limits::START).await?)
+    }
+
+    /// Makes sure that a qube runs: starts it if the caller may do that.
+    pub(crate) async fn make_running(
+        &self,
+        qube: &ManagedQube,
+        state: PowerState,
+    ) -> Result<(), Error> {
+        if state == PowerState::Running {
+            return Ok(());
+        }
+        if state == PowerState::Paused || !qube.holds(Power::Lifecycle) {
+            return Err(Fault::NotRunning { state: state.to_string() }.into());
+        }
+        self.start(qube).await
+    }
+}
+
+/// A qube as qubesd lists it right now.
+#[derive(Debug)]
+pub(crate) struct Found {
+    /// What decides about authority.
+    pub(crate) live: Live,
+    /// Its class, as qubesd names it.
+    pub(crate) class: String,
+    /// Its power state.
+    pub(crate) state: PowerState,
+}
+
+/// How qubesd is told which qube is meant: by UUID, so that no other qube of that name is hit.
+pub(crate) fn destination(qube: &ManagedQube) -> Destination {
+    Destination::Uuid(qube.uuid().clone())
+}

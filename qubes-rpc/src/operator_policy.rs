@@ -1,0 +1,71 @@
+//! What the operator's own qrexec policy says of a `qubes.ConnectTCP` call.
+
+use std::{fs, io, path::Path};
+
+use admin_api::QubeName;
+use policy::{
+    TcpRule,
+    evaluate::{Decision, Denial, Policy, PolicyFiles, Request, System, SystemQube},
+};
+
+use crate::{error::Error, host::Host, paths::Paths};
+
+/// How the names of the files begin that come with Qubes: their denials are defaults, which a rule
+/// of ours may go before.
+const STOCK: [&str; 4] = ["35-compat", "85-admin-", "90-", "91-"];
+
+impl Host {
+    /// Whether a line that the operator wrote denies the connection today. Our file comes before
+    /// most of the operator's, so that a rule of ours would overrule it.
+    pub(crate) async fn operator_denies(&self, rule: &TcpRule) -> Result<bool, Error> {
+        let files = read_policy(&self.paths).map_err(Error::File)?;
+        let policy = Policy::parse(&files).map_err(|error| Error::File(io::Error::other(error)))?;
+        let mut system = System::new();
+        for name in [&rule.source, &rule.target] {
+            if let Some(qube) = self.system_qube(name).await? {
+                system.insert(name.as_str(), qube);
+            }
+        }
+        let call = format!("qubes.ConnectTCP+{}", rule.port);
+        let request = Request::of(&call, rule.source.as_str(), rule.target.as_str());
+        let evaluation = policy.evaluate(&request, &system);
+        let by_a_line = matches!(evaluation.decision, Decision::Deny { reason: Denial::Rule, .. });
+        let stock = |file: &str| {
+            let name = file.rsplit('/').next().unwrap_or(file);
+            STOCK.iter().any(|prefix| name.starts_with(prefix))
+        };
+        Ok(by_a_line && evaluation.place.is_some_and(|place| !stock(&place.file)))
+    }
+
+    async fn system_qube(&self, name: &QubeName) -> Result<Option<SystemQube>, admin_api::Error> {
+        Ok(self.find(name, true).await?.map(|found| SystemQube {
+            class: found.class,
+            uuid: found.live.uuid.to_string(),
+            tags: found.live.tags.iter().map(ToString::to_string).collect(),
+            ..SystemQube::default()
+        }))
+    }
+}
+
+/// All policy files but ours, by the path that they have in dom0.
+fn read_policy(paths: &Paths) -> io::Result<PolicyFiles> {
+    let mut files = PolicyFiles::new();
+    let ours = [paths.services_policy(), paths.tcp_policy()];
+    for folder in paths.policy_folders() {
+        let entries = match fs::read_dir(&folder) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            Err(error) => return Err(error),
+        };
+        for entry in entries {
+            let path = entry?.path();
+            if !path.is_file() || ours.contains(&path) {
+                continue;
+            }
+            let text = fs::read_to_string(&path)?;
+            let below = path.strip_prefix(paths.root()).unwrap_or(&path);
+            files.insert(&Path::new("/").join(below).to_string_lossy(), text);
+        }
+    }
+    Ok(files)
+}

@@ -1,0 +1,127 @@
+//! Reads the operator's file, and trusts it only as far as its owner and mode go.
+
+use std::{fs::File, io::Read, path::Path};
+
+use policy::{Scope, ScopeError};
+use rustix::fs::{FileType, Mode, OFlags, fstat, open};
+
+/// The largest file that is read, in bytes.
+const FILE_BYTES: u64 = 256 * 1024;
+
+/// Why the operator's file grants nothing. Each of these refuses every call.
+#[derive(Debug, thiserror::Error)]
+pub enum ScopeFileError {
+    /// Missing, a symbolic link, or not readable.
+    #[error("cannot open it (missing, a symbolic link, or unreadable)")]
+    Open(#[source] rustix::io::Errno),
+    /// Reading failed.
+    #[error("cannot read it")]
+    Read(#[source] std::io::Error),
+    /// A folder, a pipe or a device.
+    #[error("it is not a regular file")]
+    NotAFile,
+    /// Owned by somebody whom dom0 does not trust.
+    #[error("it is owned by uid {owner}, not by uid {trusted}")]
+    Owner {
+        /// Whose it is.
+        owner: u32,
+        /// Whose it has to be.
+        trusted: u32,
+    },
+    /// Others may write to it.
+    #[error("its mode {mode:o} lets others than its owner write")]
+    Mode {
+        /// The permission bits.
+        mode: u32,
+    },
+    /// Larger than 256 KiB.
+    #[error("it is larger than {FILE_BYTES} bytes")]
+    TooLarge,
+    /// Not text.
+    #[error("it is not UTF-8")]
+    Encoding,
+    /// A line that grants nothing clear.
+    #[error(transparent)]
+    Scope(#[from] ScopeError),
+}
+
+/// Reads the file, which has to be a regular one of `trusted`'s that nobody else may write.
+pub fn read_scope(path: &Path, trusted: u32) -> Result<Scope, ScopeFileError> {
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
+    let file = open(path, flags, Mode::empty()).map_err(ScopeFileError::Open)?;
+    let status = fstat(&file).map_err(ScopeFileError::Open)?;
+    if FileType::from_raw_mode(status.st_mode) != FileType::RegularFile {
+        return Err(ScopeFileError::NotAFile);
+    }
+    if status.st_uid != trusted {
+        return Err(ScopeFileError::Owner { owner: status.st_uid, trusted });
+    }
+    let mode = status.st_mode & 0o7777;
+    if mode & 0o022 != 0 {
+        return Err(ScopeFileError::Mode { mode });
+    }
+    let mut text = Vec::new();
+    File::from(file).take(FILE_BYTES + 1).read_to_end(&mut text).map_err(ScopeFileError::Read)?;
+    if u64::try_from(text.len()).is_ok_and(|length| length > FILE_BYTES) {
+        return Err(ScopeFileError::TooLarge);
+    }
+    let text = str::from_utf8(&text).map_err(|_| ScopeFileError::Encoding)?;
+    Ok(Scope::parse(text)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{fs, os::unix::fs as unix};
+
+    use super::*;
+
+    const GOOD: &str = "@agent salt-bridge\nwork\n";
+
+    fn uid() -> u32 {
+        rustix::process::getuid().as_raw()
+    }
+
+    #[test]
+    fn only_a_plain_file_of_its_trusted_owner_is_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("allowed");
+        assert!(matches!(read_scope(&path, uid()), Err(ScopeFileError::Open(_))));
+        fs::create_dir(&path).unwrap();
+        assert!(matches!(read_scope(&path, uid()), Err(ScopeFileError::NotAFile)));
+        fs::remove_dir(&path).unwrap();
+        fs::write(&path, GOOD).unwrap();
+        chmod(&path, 0o644);
+        assert!(read_scope(&path, uid()).is_ok());
+        assert!(matches!(read_scope(&path, uid() + 1), Err(ScopeFileError::Owner { .. })));
+        let link = folder.path().join("link");
+        unix::symlink(&path, &link).unwrap();
+        assert!(matches!(read_scope(&link, uid()), Err(ScopeFileError::Open(_))));
+        for mode in [0o664, 0o646, 0o666] {
+            chmod(&path, mode);
+            assert!(
+                matches!(read_scope(&path, uid()), Err(ScopeFileError::Mode { .. })),
+                "{mode:o}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_file_that_is_too_large_or_not_text_or_without_agent_grants_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("allowed");
+        fs::write(&path, format!("{GOOD}{}", "#\n".repeat(200_000))).unwrap();
+        chmod(&path, 0o600);
+        assert!(matches!(read_scope(&path, uid()), Err(ScopeFileError::TooLarge)));
+        fs::write(&path, b"@agent a\nwork\n#\xff\n").unwrap();
+        assert!(matches!(read_scope(&path, uid()), Err(ScopeFileError::Encoding)));
+        for text in ["", "work\n", "# nothing\n"] {
+            fs::write(&path, text).unwrap();
+            assert!(matches!(read_scope(&path, uid()), Err(ScopeFileError::Scope(_))), "{text:?}");
+        }
+    }
+
+    fn chmod(path: &Path, mode: u32) {
+        use std::os::unix::fs::PermissionsExt;
+        fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+    }
+}

@@ -1,0 +1,81 @@
+//! A path in a qube: any bytes that Linux takes.
+
+use base64::{Engine, engine::general_purpose::STANDARD};
+use contract::{Fault, limits};
+
+use crate::{error::Error, run::FileFailure};
+
+/// An absolute path or one relative to the home folder, without NUL, of at most 4095 bytes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct FilePath(Vec<u8>);
+
+impl FilePath {
+    /// The path from the two parameters of which exactly one is given.
+    pub(crate) fn parse(text: &str, base64: Option<&str>) -> Result<Self, Fault> {
+        let path = match (text, base64) {
+            ("", None) => return Err(Fault::bad_request("file_path is missing")),
+            (text, None) => text.as_bytes().to_vec(),
+            ("", Some(coded)) => STANDARD
+                .decode(coded)
+                .map_err(|error| Fault::bad_request(format!("file_path_base64: {error}")))?,
+            (_, Some(_)) => {
+                return Err(Fault::bad_request("give file_path or file_path_base64, not both"));
+            }
+        };
+        if path.is_empty() || path.contains(&0) || path.len() > limits::PATH_BYTES {
+            let most = limits::PATH_BYTES;
+            return Err(Fault::bad_request(format!("a path has 1 to {most} bytes and no NUL")));
+        }
+        Ok(Self(path))
+    }
+
+    /// Its bytes.
+    pub(crate) fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+/// Why the file could not be read or written, in words for the caller: they are about a path that
+/// it named in a qube that it manages.
+pub(crate) fn file_error(failure: FileFailure, verb: &str) -> Error {
+    let message = match failure {
+        FileFailure::Run(error) => return error.into(),
+        FileFailure::TimedOut => {
+            let message = format!("the file could not be {verb} in time");
+            return Fault::TimedOut { message }.into();
+        }
+        FileFailure::Cancelled => return Fault::Refused {}.into(),
+        FileFailure::Changed { actual: Some(digest) } => {
+            format!("the file has changed: its SHA-256 is {digest}; nothing was written")
+        }
+        FileFailure::Changed { actual: None } => {
+            "there is no such file any more; nothing was written".into()
+        }
+        FileFailure::Exists => "the file exists; nothing was written".into(),
+        failure @ (FileFailure::NotFound
+        | FileFailure::PermissionDenied
+        | FileFailure::IsDirectory
+        | FileFailure::NotDirectory
+        | FileFailure::NoSpace
+        | FileFailure::ReadOnly
+        | FileFailure::Other { .. }) => format!("cannot {verb} the file: {failure}"),
+    };
+    Fault::bad_request(message).into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_is_any_bytes_but_nul() {
+        assert_eq!(FilePath::parse("it's\na \"b\"", None).unwrap().as_bytes(), b"it's\na \"b\"");
+        assert_eq!(FilePath::parse("", Some("L3RtcC//")).unwrap().as_bytes(), b"/tmp/\xff");
+        for (text, coded) in
+            [("", None), ("a", Some("YQ==")), ("", Some("?")), ("", Some("")), ("a\0b", None)]
+        {
+            assert!(FilePath::parse(text, coded).is_err(), "{text:?} {coded:?}");
+        }
+        assert!(FilePath::parse(&"a".repeat(4096), None).is_err());
+    }
+}

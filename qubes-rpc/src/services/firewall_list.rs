@@ -1,0 +1,48 @@
+//! `firewall_list`.
+
+use contract::Power;
+use policy::ManagedQube;
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    error::Error,
+    handle::Reader,
+    service::{Observe, Service},
+    services::rules::{ShownRule, shown},
+};
+
+/// The service.
+#[derive(Debug)]
+pub struct FirewallList;
+
+/// No parameters besides the qube.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct Request {}
+
+/// The rules.
+#[derive(Debug, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct Response {
+    /// The rules in the order in which they are tried. What no rule matches is dropped.
+    pub rules: Vec<ShownRule>,
+}
+
+impl Service for FirewallList {
+    const NAME: &str = "FirewallList";
+    const TOOL: &str = "firewall_list";
+    const TITLE: &str = "List firewall rules";
+    const SUMMARY: &str = "List the outgoing firewall rules of a qube (virtual machine), numbered from 0, every field. The first rule that matches decides; what none matches is dropped.";
+    const POWER: Power = Power::See;
+    const DESTRUCTIVE: bool = false;
+    const IDEMPOTENT: bool = true;
+    type On = ManagedQube;
+    type Effect = Observe;
+    type Request = Request;
+    type Response = Response;
+
+    async fn handle(qube: ManagedQube, _: Request, host: Reader<'_>) -> Result<Response, Error> {
+        Ok(Response { rules: shown(&host.rules(&qube).await?) })
+    }
+}

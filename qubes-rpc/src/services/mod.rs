@@ -1,0 +1,53 @@
+//! The table: every service there is. Dispatch, admission, policy, links, the catalogue and the
+//! documents are computed from it.
+
+pub mod connect_tcp_policy;
+pub mod firewall_add;
+pub mod firewall_list;
+pub mod firewall_remove;
+pub mod vm_exec;
+pub mod vm_exec_root;
+pub mod vm_list;
+pub mod vm_network_info;
+pub mod vm_read_file;
+pub mod vm_shutdown;
+pub mod vm_start;
+pub mod vm_write_file;
+
+mod file_path;
+pub mod network;
+pub mod rules;
+
+use contract::SERVICE_PREFIX;
+use policy::ServiceLine;
+
+use crate::service::Entry;
+
+/// Every service, in the order in which they are shown.
+pub const SERVICES: &[Entry] = &[
+    Entry::of::<vm_list::VmList>(),
+    Entry::of::<vm_start::VmStart>(),
+    Entry::of::<vm_shutdown::VmShutdown>(),
+    Entry::of::<vm_network_info::VmNetworkInfo>(),
+    Entry::of::<vm_exec::VmExec>(),
+    Entry::of::<vm_exec_root::VmExecRoot>(),
+    Entry::of::<vm_read_file::VmReadFile>(),
+    Entry::of::<vm_write_file::VmWriteFile>(),
+    Entry::of::<firewall_list::FirewallList>(),
+    Entry::of::<firewall_add::FirewallAdd>(),
+    Entry::of::<firewall_remove::FirewallRemove>(),
+    Entry::of::<connect_tcp_policy::ConnectTcpPolicy>(),
+];
+
+/// The services as policy needs them.
+pub fn lines() -> Vec<ServiceLine<'static>> {
+    SERVICES
+        .iter()
+        .map(|entry| ServiceLine { name: entry.name, power: entry.power, aim: entry.aim })
+        .collect()
+}
+
+/// The names of all services, as qrexec knows them.
+pub fn names() -> impl Iterator<Item = String> {
+    SERVICES.iter().map(|entry| format!("{SERVICE_PREFIX}{}", entry.name))
+}

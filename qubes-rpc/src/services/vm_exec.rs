@@ -1,0 +1,147 @@
+//! `exec_in_vm`.
+
+use std::time::Duration;
+
+use contract::{Fault, Power, Stream, limits};
+use serde::{Deserialize, Serialize};
+use tokio::time::Instant;
+
+use crate::{
+    error::Error,
+    handle::Writer,
+    run::{Ended, User},
+    service::{Bytes, Change, RunningQube, Service},
+};
+
+/// The service.
+#[derive(Debug)]
+pub struct VmExec;
+
+/// The command, and how much of it to wait for and to show.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct Request {
+    /// A command line for bash, for example "ls -l /tmp | head". May have several lines.
+    pub command: String,
+    /// After this many seconds the command and all its children are killed, and what it printed
+    /// so far is returned.
+    #[serde(default = "default_timeout")]
+    #[cfg_attr(feature = "schema", schemars(range(min = 1)))]
+    pub timeout_seconds: u64,
+    /// How many characters of each stream to return, up to 2097152. Of more, the beginning and
+    /// the end are kept.
+    #[serde(default = "default_output")]
+    #[cfg_attr(feature = "schema", schemars(range(max = 2_097_152)))]
+    pub max_output: u64,
+}
+
+fn default_timeout() -> u64 {
+    limits::COMMAND_DEFAULT.as_secs()
+}
+
+fn default_output() -> u64 {
+    limits::OUTPUT_DEFAULT_CHARS
+}
+
+/// How the command ended.
+#[derive(Debug, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct Response {
+    /// What the command returned; null when it was killed at the time limit.
+    pub exit_code: Option<i32>,
+    /// The time limit was reached, and the command was killed with its children.
+    pub timed_out: bool,
+    /// Part of the output was left out.
+    pub truncated: bool,
+    /// How long it took, in milliseconds.
+    pub duration_ms: u64,
+    /// How many bytes the command wrote to standard output.
+    pub stdout_bytes: u64,
+    /// How many bytes the command wrote to standard error.
+    pub stderr_bytes: u64,
+}
+
+/// The two streams of a command, as fields of the result.
+pub(crate) const OUTPUT: &[Bytes] = &[
+    Bytes {
+        stream: Stream::Stdout,
+        field: "stdout",
+        about: "What the command wrote to standard output.",
+        encoding: "stdout_encoding",
+        always: false,
+    },
+    Bytes {
+        stream: Stream::Stderr,
+        field: "stderr",
+        about: "What the command wrote to standard error.",
+        encoding: "stderr_encoding",
+        always: false,
+    },
+];
+
+impl Service for VmExec {
+    const NAME: &str = "VmExec";
+    const TOOL: &str = "exec_in_vm";
+    const TITLE: &str = "Run a command in a qube";
+    const SUMMARY: &str = "Run a shell command in a qube (virtual machine) as its ordinary user, and return its exit code, standard output and standard error. A command that returns another code than 0 is no error of the tool. The qube is started first if you may do that. The command is killed with its children at its time limit; what it detached itself with setsid goes on after a normal end.";
+    const POWER: Power = Power::Exec;
+    const DESTRUCTIVE: bool = true;
+    const IDEMPOTENT: bool = false;
+    const OPEN_WORLD: bool = true;
+    const LONG: bool = true;
+    const BYTES: &[Bytes] = OUTPUT;
+    type On = RunningQube;
+    type Effect = Change;
+    type Request = Request;
+    type Response = Response;
+
+    async fn handle(
+        on: RunningQube,
+        request: Request,
+        host: Writer<'_>,
+    ) -> Result<Response, Error> {
+        exec(&on, User::Default, request, host).await
+    }
+}
+
+/// Runs the command as this user.
+pub(crate) async fn exec(
+    on: &RunningQube,
+    user: User,
+    request: Request,
+    host: Writer<'_>,
+) -> Result<Response, Error> {
+    let ceiling = host.ceiling().as_secs();
+    if !(1..=ceiling).contains(&request.timeout_seconds) {
+        let fault = Fault::bad_request(format!("timeout_seconds must be 1 to {ceiling}"));
+        return Err(fault.into());
+    }
+    if request.max_output > limits::OUTPUT_BYTES {
+        let most = limits::OUTPUT_BYTES;
+        return Err(Fault::bad_request(format!("max_output must be at most {most}")).into());
+    }
+    if request.command.len() > limits::COMMAND_BYTES {
+        let message = format!("a command may have at most {} bytes", limits::COMMAND_BYTES);
+        return Err(Fault::TooLarge { message }.into());
+    }
+    if request.command.trim().is_empty() || request.command.contains('\0') {
+        return Err(Fault::bad_request("command must hold a command and no NUL").into());
+    }
+    host.keep_ends(request.max_output);
+    let started = Instant::now();
+    let deadline = Duration::from_secs(request.timeout_seconds);
+    let ended = host.command(on, user, &request.command, deadline).await?;
+    let (bytes, truncated) = host.finish_streams().await?;
+    Ok(Response {
+        exit_code: match ended {
+            Ended::Exit(code) => Some(code),
+            Ended::TimedOut | Ended::Cancelled => None,
+        },
+        timed_out: ended == Ended::TimedOut,
+        truncated,
+        duration_ms: u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX),
+        stdout_bytes: bytes.stdout,
+        stderr_bytes: bytes.stderr,
+    })
+}

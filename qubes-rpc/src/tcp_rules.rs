@@ -1,0 +1,104 @@
+//! `qubes.ConnectTCP` rules as the daemon handles them: it decides, the helper writes.
+
+use std::{fs, io, time::SystemTime};
+
+use contract::{Fault, Power};
+use policy::{Caller, Claim, ManagedQube, Refused, TcpRule, TcpRules};
+
+use crate::{
+    error::Error,
+    handle::Writer,
+    host::Host,
+    tcp_policy::{Change, ask_helper},
+    view::View,
+};
+
+impl Writer<'_> {
+    /// The rules of which both ends are in the caller's scope.
+    pub(crate) async fn tcp_rules(self, view: &View) -> Result<Vec<TcpRule>, Error> {
+        let Ok(caller) = view.caller() else { return Ok(Vec::new()) };
+        let mut shown = Vec::new();
+        for rule in self.host.read_tcp_rules()?.rules() {
+            if self.host.net_pair(&caller, rule, view.now()).await?.is_ok() {
+                shown.push(rule.clone());
+            }
+        }
+        Ok(shown)
+    }
+
+    /// Adds a rule; false when it stood already.
+    pub(crate) async fn add_tcp_rule(self, view: &View, rule: &TcpRule) -> Result<bool, Error> {
+        let _ends = self.both_ends(view, rule).await?;
+        if self.host.operator_denies(rule).await? {
+            let message =
+                "the operator's policy denies this connection; only the operator can change that";
+            return Err(Fault::bad_request(message).into());
+        }
+        self.change_tcp_rules(Change::Add, rule).await
+    }
+
+    /// Removes a rule; false when there was none.
+    pub(crate) async fn remove_tcp_rule(self, view: &View, rule: &TcpRule) -> Result<bool, Error> {
+        let _ends = self.both_ends(view, rule).await?;
+        self.change_tcp_rules(Change::Remove, rule).await
+    }
+
+    async fn both_ends(
+        self,
+        view: &View,
+        rule: &TcpRule,
+    ) -> Result<(ManagedQube, ManagedQube), Error> {
+        if rule.source == rule.target {
+            return Err(Fault::bad_request("source and target must be two qubes").into());
+        }
+        let caller = view.caller().map_err(|_| Fault::Refused {})?;
+        Ok(self.host.net_pair(&caller, rule, view.now()).await?.map_err(|_| Fault::Refused {})?)
+    }
+
+    async fn change_tcp_rules(self, change: Change, rule: &TcpRule) -> Result<bool, Error> {
+        let socket = self.host.paths.tcp_policy_socket();
+        ask_helper(&socket, change, rule).await.map_err(Error::TcpPolicy)
+    }
+}
+
+impl Host {
+    /// The rules in force by our policy file; none where there is no file.
+    pub(crate) fn read_tcp_rules(&self) -> Result<TcpRules, Error> {
+        let text = match fs::read_to_string(self.paths.tcp_policy()) {
+            Ok(text) => text,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
+            Err(error) => return Err(Error::File(error)),
+        };
+        TcpRules::parse(&text).map_err(|error| Error::File(io::Error::other(error)))
+    }
+
+    /// Authority over both ends of a rule, from the operator's file and from what qubesd says now.
+    pub(crate) async fn net_pair(
+        &self,
+        caller: &Caller<'_>,
+        rule: &TcpRule,
+        now: SystemTime,
+    ) -> Result<Result<(ManagedQube, ManagedQube), Refused>, admin_api::Error> {
+        let (source, target) = match caller.pair(&rule.source, &rule.target, Power::Net, now) {
+            Ok(claims) => claims,
+            Err(refused) => return Ok(Err(refused)),
+        };
+        let source = match self.manage(source).await? {
+            Ok(qube) => qube,
+            Err(refused) => return Ok(Err(refused)),
+        };
+        Ok(self.manage(target).await?.map(|target| (source, target)))
+    }
+
+    /// Turns a claim into authority over a qube that there is.
+    pub(crate) async fn manage(
+        &self,
+        claim: Claim,
+    ) -> Result<Result<ManagedQube, Refused>, admin_api::Error> {
+        let with_tags = !claim.wanted_tags().is_empty();
+        Ok(match self.find(&claim.target().clone(), with_tags).await? {
+            Some(found) => claim.manage(found.live),
+            None => Err(claim.no_such_qube()),
+        })
+    }
+}

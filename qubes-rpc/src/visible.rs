@@ -1,0 +1,93 @@
+//! Which qubes an agent sees, asked from qubesd for as few qubes as possible.
+
+use std::{rc::Rc, time::SystemTime};
+
+use admin_api::{
+    Destination, PropertyName, QubeName,
+    call::{self, property::PropertyValue, vm::PowerState},
+};
+use contract::{Power, limits};
+use futures_util::{StreamExt, TryStreamExt, stream};
+use policy::ManagedQube;
+
+use crate::{error::Error, handle::Handle, scope_file::read_scope, service::Effect, view::View};
+
+/// Questions to qubesd that are under way at once.
+const AT_ONCE: usize = 16;
+
+/// A qube that the agent sees.
+#[derive(Debug)]
+pub(crate) struct Seen {
+    /// The authority over it.
+    pub(crate) qube: ManagedQube,
+    /// Its class, as qubesd names it.
+    pub(crate) class: String,
+    /// Its power state.
+    pub(crate) state: PowerState,
+}
+
+impl<E: Effect> Handle<'_, E> {
+    /// The qubes that this agent sees. Where nothing is granted by tag only the listed qubes are
+    /// asked about, so that a machine with many others costs nothing.
+    pub(crate) async fn visible(self, view: &View) -> Result<Vec<Seen>, Error> {
+        let Ok(caller) = view.caller() else { return Ok(Vec::new()) };
+        let by_tag =
+            caller.tags(view.now()).any(|(_, powers)| powers.consent(Power::See).is_some());
+        let listed: Vec<QubeName> =
+            caller.listed(view.now()).map(|(name, _)| name.clone()).collect();
+        let names = if by_tag { self.all_names().await? } else { listed.clone() };
+        let agent = caller.agent();
+        let seen: Vec<Option<Seen>> = stream::iter(names.iter().filter(|name| *name != agent))
+            .map(|name| async {
+                let tagged = !listed.contains(name);
+                let Some(found) = self.host.find(name, tagged).await? else { return Ok(None) };
+                let qube = caller.visible(found.live, view.now());
+                Ok::<_, Error>(qube.map(|qube| Seen {
+                    qube,
+                    class: found.class,
+                    state: found.state,
+                }))
+            })
+            .buffered(AT_ONCE)
+            .try_collect()
+            .await?;
+        Ok(seen.into_iter().flatten().collect())
+    }
+
+    async fn all_names(self) -> Result<Vec<QubeName>, Error> {
+        let all = self.host.qubesd.call(call::vm::list(Destination::Dom0), limits::QUBESD).await?;
+        Ok(all.iter().filter_map(call::vm::ListedQube::qube).collect())
+    }
+
+    /// Whether a running qube outside the agent's scope gets its network from this one.
+    pub(crate) async fn serves_strangers(self, qube: &ManagedQube) -> Result<bool, Error> {
+        let provides = self.properties(qube).await?.into_iter().any(|(name, value)| {
+            name == "provides_network" && value == PropertyValue::Bool(Some(true))
+        });
+        if !provides {
+            return Ok(false);
+        }
+        let scope = read_scope(&self.host.paths.scope(), self.host.trusted);
+        let view = scope.ok().and_then(|scope| {
+            View::admit(Rc::new(scope), qube.agent(), Power::See, SystemTime::now()).ok()
+        });
+        let known = match view {
+            Some(view) => self.visible(&view).await?,
+            None => Vec::new(),
+        };
+        let all = self.host.qubesd.call(call::vm::list(Destination::Dom0), limits::QUBESD).await?;
+        let netvm: PropertyName = "netvm".parse().map_err(|_| Error::Stored("no such property"))?;
+        for other in all.iter().filter(|other| other.state != PowerState::Halted) {
+            let Some(name) = other.qube() else { continue };
+            if known.iter().any(|seen| *seen.qube.name() == name) {
+                continue;
+            }
+            let get = call::property::get(Destination::Qube(name), &netvm);
+            let found = self.host.qubesd.call(get, limits::QUBESD).await?;
+            if found.value.as_vm() == Some(qube.name().as_str()) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+}
