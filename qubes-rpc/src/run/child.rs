@@ -1,0 +1,109 @@
+//! One qrexec-client: how it is started, what it says, how it is ended.
+
+use std::{io, path::Path, process::Stdio, time::Duration};
+
+use bytes::{BufMut, BytesMut};
+use contract::{Stream, limits};
+use tokio::{
+    io::{AsyncRead, AsyncReadExt},
+    process::{Child, ChildStderr, ChildStdin, ChildStdout, Command},
+};
+
+use super::{Place, RunError, marker::Markers};
+
+/// The most bytes that are held of one stream: as many as a pipe holds, and as one frame carries.
+const READ_BYTES: usize = limits::FRAME_BYTES;
+/// The time a qrexec-client gets to end by itself after the last line of the work.
+const FAREWELL: Duration = Duration::from_millis(100);
+/// Where programs are found, as dom0's own environment is not passed on.
+const PATH: &str = "/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin";
+
+/// A running qrexec-client with its three streams.
+pub(super) struct Client {
+    pub(super) child: Child,
+    pub(super) stdin: Option<ChildStdin>,
+    pub(super) stdout: Channel<ChildStdout>,
+    pub(super) stderr: Channel<ChildStderr>,
+}
+
+/// Starts qrexec-client. It is killed when the value is dropped.
+pub(super) fn start(program: &Path, place: Place<'_>, mark: &[u8]) -> Result<Client, RunError> {
+    #[expect(clippy::disallowed_methods, reason = "the one place that starts children in dom0")]
+    let mut command = Command::new(program);
+    command
+        .arg("-d")
+        .arg(place.qube)
+        .arg(format!("{}:QUBESRPC qubes.VMShell dom0", place.user.as_str()))
+        .env_clear()
+        .env("PATH", PATH)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .kill_on_drop(true);
+    let mut child = command.spawn().map_err(RunError::Missing)?;
+    let lost = || io::Error::from(io::ErrorKind::BrokenPipe);
+    let stdin = child.stdin.take();
+    let stdout = child.stdout.take().ok_or_else(lost)?;
+    let stderr = child.stderr.take().ok_or_else(lost)?;
+    Ok(Client {
+        child,
+        stdin,
+        stdout: Channel::new(Stream::Stdout, stdout, mark),
+        stderr: Channel::new(Stream::Stderr, stderr, mark),
+    })
+}
+
+impl Client {
+    /// Waits a little for the end, then kills. Returns the exit code unless a signal ended it.
+    pub(super) async fn part(&mut self) -> io::Result<Option<i32>> {
+        let status = match tokio::time::timeout(FAREWELL, self.child.wait()).await {
+            Ok(status) => status?,
+            Err(_) => {
+                self.child.start_kill()?;
+                self.child.wait().await?
+            }
+        };
+        Ok(status.code())
+    }
+}
+
+/// How far a stream has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Stage {
+    /// The first line of ours has not come yet.
+    Before,
+    /// What comes is the work's.
+    Inside,
+    /// The last line of ours has come; what follows is dropped.
+    After,
+    /// The stream ended without its last line.
+    Lost,
+}
+
+/// One of the two streams that come out of a qube.
+pub(super) struct Channel<R> {
+    pub(super) stream: Stream,
+    pub(super) stage: Stage,
+    pub(super) buffer: BytesMut,
+    pub(super) markers: Markers,
+    source: R,
+}
+
+impl<R: AsyncRead + Unpin> Channel<R> {
+    fn new(stream: Stream, source: R, mark: &[u8]) -> Self {
+        let markers = Markers::new(mark);
+        Self { stream, stage: Stage::Before, buffer: BytesMut::new(), markers, source }
+    }
+
+    /// True when nothing more is wanted from it.
+    pub(super) const fn is_over(&self) -> bool {
+        matches!(self.stage, Stage::After | Stage::Lost)
+    }
+
+    /// Reads what is there; 0 is the end. Cancel safe.
+    pub(super) async fn fill(&mut self) -> io::Result<usize> {
+        let room = READ_BYTES.saturating_sub(self.buffer.len());
+        self.buffer.reserve(room);
+        self.source.read_buf(&mut (&mut self.buffer).limit(room)).await
+    }
+}

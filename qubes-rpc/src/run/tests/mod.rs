@@ -1,0 +1,135 @@
+//! Calls through a program that stands for qrexec-client and hands its stdin to bash, as `qubes.VMShell` does.
+
+mod command;
+mod files;
+mod network;
+mod qrexec;
+
+use std::{fs, os::unix::fs::PermissionsExt, path::Path, time::Duration};
+
+use bytes::Bytes;
+use contract::Stream;
+use tempfile::TempDir;
+use tokio_util::sync::CancellationToken;
+
+use super::{Body, Ended, Output, OutputGone, Place, RunError, Runner, User};
+
+/// A folder that is the home of a qube, and the program that leads there.
+struct Qube {
+    home: TempDir,
+    program: TempDir,
+}
+
+impl Qube {
+    fn new() -> Self {
+        Self::with(
+            r#"[ $# = 3 ] && [ "$1 $2" = "-d uuid:q" ] || exit 99
+               case $3 in "DEFAULT:QUBESRPC qubes.VMShell dom0" | "root:QUBESRPC qubes.VMShell dom0") ;; *) exit 98 ;; esac
+               [ "$(env | cut -d= -f1 | sort | tr '\n' ' ')" = "OLDPWD PATH PWD SHLVL _ " ] || exit 97
+               exec bash"#,
+        )
+    }
+
+    /// With another program instead, whose folder is the home.
+    fn with(program: &str) -> Self {
+        let (home, folder) = (TempDir::new().unwrap(), TempDir::new().unwrap());
+        let path = folder.path().join("qrexec-client");
+        let text = format!("#!/bin/bash\ncd '{}' || exit 96\n{program}\n", home.path().display());
+        fs::write(&path, text).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+        Self { home, program: folder }
+    }
+
+    fn runner(&self) -> Runner {
+        Runner::new(self.program.path().join("qrexec-client"))
+    }
+
+    fn home(&self) -> &Path {
+        self.home.path()
+    }
+
+    /// Runs a command that has a minute, and returns how it ended and its streams.
+    async fn run(&self, command: &str, stdin: &[u8]) -> (Ended, Vec<u8>, Vec<u8>) {
+        let mut kept = Kept::default();
+        let never = CancellationToken::new();
+        let ended = self.start(command, 60.0, stdin, &mut kept, &never).await.unwrap();
+        (ended, kept.stdout, kept.stderr)
+    }
+
+    async fn start(
+        &self,
+        command: &str,
+        seconds: f64,
+        stdin: &[u8],
+        output: &mut impl Output,
+        cancel: &CancellationToken,
+    ) -> Result<Ended, RunError> {
+        let body = body_of(stdin);
+        self.runner().command(place(seconds), command.as_bytes(), body, output, cancel).await
+    }
+
+    /// Every process that was started in the qube has its home as its folder.
+    fn processes(&self) -> Vec<String> {
+        let mut found = Vec::new();
+        for entry in fs::read_dir("/proc").unwrap().flatten() {
+            if fs::read_link(entry.path().join("cwd")).is_ok_and(|cwd| cwd == self.home()) {
+                let line = fs::read(entry.path().join("cmdline")).unwrap_or_default();
+                found.push(String::from_utf8_lossy(&line).replace('\0', " "));
+            }
+        }
+        found
+    }
+
+    /// Waits until nothing of the qube runs; the kernel takes a moment to bury the dead.
+    fn assert_empty(&self) {
+        for _ in 0..2000 {
+            if self.processes().is_empty() {
+                return;
+            }
+            std::thread::yield_now();
+        }
+        assert_eq!(self.processes(), Vec::<String>::new());
+    }
+}
+
+fn place(seconds: f64) -> Place<'static> {
+    Place { qube: "uuid:q", user: User::Default, deadline: Duration::from_secs_f64(seconds) }
+}
+
+fn body_of(content: &[u8]) -> Body<&[u8]> {
+    Body { length: content.len().try_into().unwrap(), bytes: content }
+}
+
+/// Bytes of every value, in a row that does not repeat with the size of a block.
+fn pattern(length: usize) -> Vec<u8> {
+    (0..=255).chain(0..=250).cycle().take(length).collect()
+}
+
+/// Keeps everything, and cancels when stdout holds a word.
+#[derive(Default)]
+struct Kept {
+    stdout: Vec<u8>,
+    stderr: Vec<u8>,
+    cancel: Option<(&'static str, CancellationToken)>,
+}
+
+impl Output for Kept {
+    async fn bytes(&mut self, stream: Stream, bytes: Bytes) -> Result<(), OutputGone> {
+        match stream {
+            Stream::Stdout => self.stdout.extend_from_slice(&bytes),
+            Stream::Stderr => self.stderr.extend_from_slice(&bytes),
+        }
+        if let Some((word, cancel)) = &self.cancel
+            && String::from_utf8_lossy(&self.stdout).contains(word)
+        {
+            cancel.cancel();
+        }
+        Ok(())
+    }
+}
+
+/// Runs a test's future on one thread.
+fn block_on<F: Future>(future: F) -> F::Output {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(future)
+}

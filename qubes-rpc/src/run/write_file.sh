@@ -1,0 +1,83 @@
+# A file written whole or not at all. In: path, mode, append, create_only, digest, and count or format
+# `place` is the file itself, behind symlinks. `fresh` is what takes its place; without it `place` is written through.
+prepare() {
+  local parent near
+  export LC_ALL=C
+  existed= fresh= place=$path
+  [[ $place = /* ]] || place=$PWD/$place
+  if [[ $create_only && ( -e $place || -L $place ) ]]; then note exists; return 1; fi
+  if [[ -L $place ]]; then
+    place=$(readlink -f -- "$place" && printf .) || { printf 'a link to nowhere: No such file or directory\n' >&2; return 1; }
+    place=${place%$'\n'.}
+  fi
+  if [[ -d $place || $place = */ ]]; then note directory; return 1; fi
+  [[ -e $place ]] && existed=1
+  parent=${place%/*}/ near=${place%/*}/
+  until [[ -d $near ]]; do near=${near%/}; near=${near%/*}/; done
+  if [[ $existed && ! -w $place ]]; then printf '%s: Permission denied\n' "$place" >&2; return 1; fi
+  [[ $append || $place = /proc/* || $place = /sys/* ]] && return
+  if [[ $existed ]]; then
+    # Only a plain file that can be given back its owner is replaced.
+    [[ -f $place && -w $near && ( $EUID = 0 || -O $place ) ]] || return 0
+  fi
+  set -C; fresh=$near.salt-bridge-$mark
+  { exec 5>"$fresh"; } || { fresh=; set +C; return 1; }
+  set +C
+  if [[ $existed ]]; then
+    keep_attributes || { tidy; fresh=; exec 5>&-; }
+  elif [[ $mode ]]; then chmod -- "$mode" "$fresh"
+  fi
+}
+
+# Before the content comes, so that the time of change is that of the content.
+keep_attributes() {
+  cp --attributes-only --preserve=all -T -- "$place" "$fresh" 2>/dev/null ||
+    { chown -- "$(stat -c %u:%g -- "$place")" "$fresh" && chmod -- "$(stat -c %a -- "$place")" "$fresh"; } || return 1
+  [[ $EUID = 0 || -G $place || $(stat -c %g -- "$place") = "$(stat -c %g -- "$fresh")" ]] || return 1
+  [[ -z $mode ]] || chmod -- "$mode" "$fresh"
+}
+
+receive() {
+  if [[ -z $fresh ]]; then
+    if [ "$count" -gt 0 ]; then spool
+    elif [[ $format ]]; then exec 4< <(printf -- "$format" 3<&-)
+    fi
+  else
+    if [ "$count" -gt 0 ]; then counted
+    elif [[ $format ]]; then printf -- "$format" >&5
+    fi && exec 5>&-
+  fi
+}
+
+tidy() { [[ $fresh && -e $fresh ]] && rm -f -- "$fresh"; }
+
+job() {
+  local actual= size=0
+  if [[ $digest ]]; then
+    if [[ $existed ]]; then actual=$(sha256sum <"$place") || return 1; fi
+    if [[ ${actual%% *} != "$digest" ]]; then note digest "${actual%% *}"; return 1; fi
+  fi
+  [[ -d ${place%/*}/ ]] || mkdir -p -- "${place%/*}/" || return 1
+  if [[ -z $fresh ]]; then through || return 1
+  elif [[ $create_only ]]; then link_new || return 1
+  else mv -fT -- "$fresh" "$place" || return 1
+  fi
+  note written "${existed:-0}"
+  printf %s "$place"
+}
+
+link_new() {
+  ln -T -- "$fresh" "$place" 2>/dev/null && return
+  if [[ -e $place || -L $place ]]; then note exists; return 1; fi
+  (set -C; cat <"$fresh" >"$place")        # a file system without hard links
+}
+
+through() {
+  if [[ $append ]]; then
+    [[ -f $place ]] && size=$(stat -c %s -- "$place")
+    cat <&0 >>"$place" || { truncate -s "$size" -- "$place"; return 1; }
+  else
+    cat <&0 >"$place" || return 1
+  fi
+  [[ -z $mode ]] || chmod -- "$mode" "$place"
+}
