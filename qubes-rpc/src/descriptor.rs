@@ -35,6 +35,14 @@ pub struct Descriptor {
 pub struct DescriptorError;
 
 impl Descriptor {
+    /// The qube that the call names, as far as it names one. Not proven to be a name.
+    pub fn untrusted_qube(&self) -> &str {
+        match &self.target {
+            Target::Dom0 => &self.argument,
+            Target::Qube(name) => name.as_str(),
+        }
+    }
+
     /// Reads an announcement without its NUL.
     pub fn parse(untrusted: &[u8]) -> Result<Self, DescriptorError> {
         if untrusted.len() > limits::DESCRIPTOR_BYTES {

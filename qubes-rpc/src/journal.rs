@@ -29,7 +29,7 @@ pub struct Line<'a> {
 }
 
 fn milliseconds<S: serde::Serializer>(duration: &Duration, to: S) -> Result<S::Ok, S::Error> {
-    to.serialize_f64(duration.as_secs_f64() * 1000.0)
+    to.serialize_f64((duration.as_secs_f64() * 1e6).round() / 1e3)
 }
 
 /// Writes the line. A journal that does not listen must not stop the daemon.

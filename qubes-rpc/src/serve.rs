@@ -125,7 +125,7 @@ async fn connection_task(
         call: &call.id,
         agent: descriptor.source.as_str(),
         service: &descriptor.service,
-        qube: &descriptor.argument,
+        qube: descriptor.untrusted_qube(),
         outcome: outcome.name(),
         detail: &outcome.detail,
         duration_ms: started.elapsed(),
@@ -234,7 +234,7 @@ async fn one_call(
             last: match form {
                 Form::Framed => serde_json::to_vec(&value).unwrap_or_default(),
                 Form::Plain => {
-                    plain::render(entry, &asked, &descriptor.argument, &value).into_bytes()
+                    plain::render(entry, &asked, descriptor.untrusted_qube(), &value).into_bytes()
                 }
             },
         },
