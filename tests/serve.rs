@@ -1,5 +1,6 @@
 //! The daemon against a scripted qubesd: who is refused, what is refused, and how failures end.
 
+#[cfg(test)]
 mod support;
 
 use std::{fs, os::unix::fs as unix};
@@ -105,8 +106,8 @@ mod tests {
             let list = "saltbridge.VmList+ salt-bridge name dom0";
             assert!(matches!(dom0.framed(list, json!({}), b"").await, Answer::Result(..)));
             let aside = dom0.at("aside");
-            for (what, spoil) in [
-                ("missing", Box::new(|| fs::remove_file(&path).unwrap()) as Box<dyn Fn()>),
+            let spoilt: [(&str, Box<dyn Fn()>); 9] = [
+                ("missing", Box::new(|| fs::remove_file(&path).unwrap())),
                 ("world-writable", Box::new(|| write_mode(&path, SCOPE, 0o646))),
                 ("group-writable", Box::new(|| write_mode(&path, SCOPE, 0o664))),
                 ("empty", Box::new(|| write_mode(&path, "", 0o644))),
@@ -134,7 +135,8 @@ mod tests {
                         fs::create_dir(&path).unwrap();
                     }),
                 ),
-            ] {
+            ];
+            for (what, spoil) in spoilt {
                 spoil();
                 for entry in SERVICES {
                     let descriptor = aimed(entry, "salt-bridge", "work");
