@@ -1,11 +1,182 @@
-//! `salt-bridge-sim demo`: every tool, called by a real MCP client, on a fresh host.
+//! `salt-bridge-sim demo`: every tool, called by a real MCP client through the real agent, qrexec
+//! policy and daemon, on a fresh host.
 
-use std::process::ExitCode;
+mod story;
 
-use crate::{Host, HostError};
+use std::{collections::BTreeMap, io::Write as _, process::ExitCode};
 
-/// Shows every tool on this host.
+use rmcp::model::CallToolResult;
+use serde_json::{Map, Value};
+
+use crate::{Era, Host, HostError, McpClient, McpError};
+
+/// The operator's file of the demo.
+pub(crate) const SCOPE: &str = "\
+@agent salt-bridge
+work
+dev
+test        see,lifecycle,net
+@tag:ai-managed  see,exec
+";
+
+/// Shows every tool on this host: success when each did what the story says.
 pub fn run(host: &Host) -> Result<ExitCode, HostError> {
-    let _ = host;
-    Ok(ExitCode::FAILURE)
+    host.set_scope(SCOPE)?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(HostError::Runtime)?;
+    tokio::task::LocalSet::new().block_on(&runtime, async {
+        let told = match Demo::start(host).await {
+            Ok(mut demo) => match story::tell(&mut demo).await {
+                Ok(()) => demo.conclude().await,
+                Err(error) => Err(error),
+            },
+            Err(error) => Err(error),
+        };
+        Ok(match told {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                say(&format!("\nThe demo failed: {error}"));
+                ExitCode::FAILURE
+            }
+        })
+    })
+}
+
+/// Why the demo did not show what it should.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum DemoError {
+    /// The client got no answer.
+    #[error(transparent)]
+    Mcp(#[from] McpError),
+    /// The answer is not the one that the story promises.
+    #[error("{what}; the answer was {answer}")]
+    Surprise {
+        /// What should be true.
+        what: &'static str,
+        /// What came.
+        answer: String,
+    },
+}
+
+/// The client, and what it saw.
+pub(crate) struct Demo {
+    client: McpClient,
+    seen: BTreeMap<String, Vec<&'static str>>,
+}
+
+fn say(text: &str) {
+    // Nobody reads on a closed standard output.
+    drop(writeln!(std::io::stdout().lock(), "{text}"));
+}
+
+/// The columns of a screen that an answer may fill.
+const WIDTH: usize = 160;
+
+impl Demo {
+    async fn start(host: &Host) -> Result<Self, DemoError> {
+        say("Salt Bridge: a simulated Qubes host, the real agent, the real daemon.");
+        say(host.mode().sentence());
+        say("Simulated qubes are no security boundary.\n\nThe operator's file in dom0:");
+        for line in SCOPE.lines() {
+            say(&format!("    {line}"));
+        }
+        let client = McpClient::start(host, Era::Modern).await?;
+        Ok(Self { client, seen: BTreeMap::new() })
+    }
+
+    /// Begins a chapter.
+    pub(crate) fn chapter(&self, title: &str) {
+        say(&format!("\n--- {title}"));
+    }
+
+    /// Says what only the story knows.
+    pub(crate) fn remark(&self, text: &str) {
+        say(&format!("    {text}"));
+    }
+
+    /// Calls a tool and shows the answer as an agent would see it; `promise` has to be true of it.
+    pub(crate) async fn call(
+        &mut self,
+        tool: &str,
+        arguments: Value,
+        what: &'static str,
+        promise: impl FnOnce(&Answer) -> bool,
+    ) -> Result<Answer, DemoError> {
+        let shown = shorten(&arguments.to_string());
+        say(&format!("\n> {tool} {shown}"));
+        let arguments: Map<String, Value> = match arguments {
+            Value::Object(arguments) => arguments,
+            _ => Map::new(),
+        };
+        let answer = Answer::of(self.client.call(tool, arguments).await?);
+        let mark = if answer.is_error { "error" } else { "result" };
+        say(&format!("  {mark}: {}", shorten(&answer.text())));
+        if !promise(&answer) {
+            return Err(DemoError::Surprise { what, answer: answer.text() });
+        }
+        say(&format!("  ok: {what}"));
+        self.seen.entry(tool.to_owned()).or_default().push(what);
+        Ok(answer)
+    }
+
+    /// The table of tools; an error when one was not shown.
+    async fn conclude(self) -> Result<(), DemoError> {
+        say("\nTool                 shown");
+        for tool in self.client.tools().await? {
+            let Some(seen) = self.seen.get(tool.name.as_ref()) else {
+                let what = "every tool is shown";
+                return Err(DemoError::Surprise { what, answer: tool.name.to_string() });
+            };
+            for (row, what) in seen.iter().enumerate() {
+                let name = if row == 0 { tool.name.as_ref() } else { "" };
+                say(&format!("{name:<20} {what}"));
+            }
+        }
+        say("\nEverything did what it should. To use this host from Claude Code:");
+        say("    claude mcp add salt-bridge -- salt-bridge-sim mcp");
+        Ok(())
+    }
+}
+
+/// What a tool answered.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    /// The tool says that it failed.
+    pub(crate) is_error: bool,
+    /// The structured result; the text as a string where there is none.
+    pub(crate) value: Value,
+}
+
+impl Answer {
+    fn of(result: CallToolResult) -> Self {
+        let is_error = result.is_error.unwrap_or_default();
+        let value = result.structured_content.unwrap_or_else(|| {
+            let text = result.content.first().and_then(|content| content.as_text());
+            Value::String(text.map(|text| text.text.clone()).unwrap_or_default())
+        });
+        Self { is_error, value }
+    }
+
+    /// The answer as one text.
+    pub(crate) fn text(&self) -> String {
+        match &self.value {
+            Value::String(text) => text.clone(),
+            value => value.to_string(),
+        }
+    }
+
+    /// Whether a field has this value.
+    pub(crate) fn has(&self, field: &str, value: impl Into<Value>) -> bool {
+        !self.is_error && self.value.get(field) == Some(&value.into())
+    }
+}
+
+fn shorten(text: &str) -> String {
+    if text.chars().count() <= WIDTH {
+        return text.to_owned();
+    }
+    let start: String = text.chars().take(WIDTH).collect();
+    format!("{start}... ({} characters)", text.chars().count())
 }
