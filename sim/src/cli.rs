@@ -3,9 +3,10 @@
 use std::{ffi::OsString, io::Write as _, path::PathBuf, process::ExitCode};
 
 use clap::{Parser, Subcommand};
+use rustix::process::Signal;
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::{Host, HostError, HostOptions, demo, program, qube, role::Role, spawn};
+use crate::{DEFAULT_SCOPE, Host, HostError, HostOptions, demo, program, qube, role::Role, spawn};
 
 /// A Qubes host in one process, to try and to test Salt Bridge without Qubes.
 #[derive(Debug, Parser)]
@@ -42,8 +43,21 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Role::QrexecClientVm => program::qrexec_client_vm(&argv0, arguments),
         Role::QubeInit => qube::run_init(arguments),
         Role::SaltBridge => salt_bridge::run(std::iter::once(argv0).chain(arguments)),
-        Role::Saltbridged => ExitCode::FAILURE,
+        Role::Saltbridged => {
+            end_with_host();
+            qubes_rpc::run(std::iter::once(argv0).chain(arguments))
+        }
         Role::Sim => command_line(std::iter::once(argv0).chain(arguments)),
+    }
+}
+
+/// A daemon that a host started ends with its host, however that ends.
+fn end_with_host() {
+    #[expect(clippy::disallowed_methods, reason = "part of the main function")]
+    let child = std::env::var_os(spawn::CHILD_OF_HOST).is_some();
+    if child {
+        // Without it the daemon of a killed host stays, which does no harm.
+        let _ = rustix::process::set_parent_process_death_signal(Some(Signal::KILL));
     }
 }
 
@@ -84,8 +98,11 @@ fn execute(command: Command) -> Result<ExitCode, HostError> {
         }
         Command::Mcp { dir } => {
             let (_folder, host) = fresh(dir, program)?;
+            tell(host.mode().sentence());
             let shim = host.layout().program("salt-bridge");
-            let mut child = spawn::shim(&shim, &[]).map_err(HostError::Runtime)?;
+            let client = host.layout().program("qrexec-client-vm").into_os_string();
+            let arguments = ["--qrexec-client-vm".into(), client];
+            let mut child = spawn::shim(&shim, &arguments).map_err(HostError::Runtime)?;
             let status = child.wait().map_err(HostError::Runtime)?;
             Ok(ExitCode::from(spawn::exit_code(status)))
         }
@@ -93,8 +110,15 @@ fn execute(command: Command) -> Result<ExitCode, HostError> {
             let (_folder, host) = fresh(Some(dir), program)?;
             tell(host.mode().sentence());
             tell("Simulated qubes are no security boundary.");
-            let bin = host.layout().dir().join("bin");
-            tell(&format!("{}/qrexec-client-vm dom0 saltbridge.VmList", bin.display()));
+            let client = host.layout().program("qrexec-client-vm");
+            tell(
+                "The agent's way to dom0 (a name in its PATH, or --qrexec-client-vm of the agent):",
+            );
+            tell(&format!("  {} dom0 saltbridge.VmList", client.display()));
+            tell("The agent, as an MCP server on standard input and output:");
+            let agent = host.layout().program("salt-bridge");
+            tell(&format!("  {} --qrexec-client-vm {}", agent.display(), client.display()));
+            tell(&format!("dom0 is {}", host.root().display()));
             wait_for_signal().map_err(HostError::Runtime)?;
             Ok(ExitCode::SUCCESS)
         }
@@ -132,5 +156,6 @@ fn fresh(
         }
     };
     let host = Host::start(HostOptions::new(dir, program))?;
+    host.install(DEFAULT_SCOPE)?;
     Ok((folder, host))
 }

@@ -55,6 +55,16 @@ impl Layout {
         self.dir.join(HOST_SOCKET)
     }
 
+    /// What services of dom0 say on their second stream.
+    pub fn service_log(&self) -> PathBuf {
+        self.dir.join("services.log")
+    }
+
+    /// What dom0's daemons say.
+    pub fn daemon_log(&self) -> PathBuf {
+        self.dir.join("saltbridged.log")
+    }
+
     /// A qube's folder, with `bin/qrexec-client-vm` of that qube.
     pub fn qube(&self, name: &str) -> PathBuf {
         self.dir.join(QUBES).join(name)

@@ -5,6 +5,9 @@ use crate::qubesd::{Class, PowerState, Qube, System};
 /// The qube in which the agent lives.
 pub const AGENT: &str = "salt-bridge";
 
+/// The only kernel of a host.
+pub(crate) const KERNEL: &str = "6.12.59-1.fc41";
+
 /// One qube of a population.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Resident {
@@ -32,11 +35,11 @@ impl Resident {
 
     /// A qube based on `fedora-42`, which is halted.
     pub fn app(name: &str, label: &'static str) -> Self {
-        Self::new(name, Class::AppVm, label).with("template", "fedora-42")
+        Self::new(name, Class::App, label).with("template", "fedora-42")
     }
 
     fn template(name: &str) -> Self {
-        let qube = Self::new(name, Class::TemplateVm, "black").with("netvm", "");
+        let qube = Self::new(name, Class::Template, "black").with("netvm", "");
         qube.feature("qrexec", "1").feature("vmexec", "1").feature("os", "Linux")
     }
 
@@ -124,7 +127,7 @@ impl Population {
             ("default_dispvm", "default-dvm"),
             ("clockvm", "sys-net"),
             ("updatevm", "sys-firewall"),
-            ("default_kernel", "6.12.59-1.fc41"),
+            ("default_kernel", KERNEL),
             ("default_pool_kernel", "linux-kernel"),
         ] {
             system.properties.insert(property.to_owned(), value.to_owned());

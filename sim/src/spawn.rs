@@ -147,3 +147,11 @@ pub(crate) fn daemon(
 pub(crate) fn shim(program: &Path, arguments: &[OsString]) -> io::Result<Child> {
     Command::new(program).args(arguments).spawn()
 }
+
+/// Starts the agent's MCP server for a client in this process.
+pub(crate) fn agent(program: &Path, qrexec_client_vm: &Path) -> io::Result<tokio::process::Child> {
+    let mut command = Command::new(program);
+    command.arg("--qrexec-client-vm").arg(qrexec_client_vm);
+    command.stdin(Stdio::piped()).stdout(Stdio::piped());
+    tokio::process::Command::from(command).kill_on_drop(true).spawn()
+}

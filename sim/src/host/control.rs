@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, mpsc};
 
-use super::{Host, HostError, Shared};
+use super::{Consent, Host, HostError, Shared};
 use crate::{
     qube::descendants,
     qubesd::{Failure, Fault, PowerState, lifecycle},
@@ -88,6 +88,19 @@ impl Host {
             // The first descendant of `unshare` is the init itself.
             crate::Mode::Root | crate::Mode::UserNamespace => all.into_iter().skip(1).collect(),
         })
+    }
+
+    /// Takes qubesd's socket away, or puts it back: while it is away, nobody can connect.
+    pub fn set_qubesd_present(&self, present: bool) -> Result<(), HostError> {
+        let here = self.layout().qubesd_socket();
+        let away = here.with_extension("away");
+        let (from, to) = if present { (away, here) } else { (here, away) };
+        std::fs::rename(from, to).map_err(HostError::Socket)
+    }
+
+    /// Decides what a person at the screen answers when policy says `ask`.
+    pub fn set_consent(&self, consent: Consent) {
+        self.shared.set_consent(consent);
     }
 
     /// Lets qubesd fail at every call whose method begins like this (the empty text means all), or

@@ -38,7 +38,7 @@ pub enum HostError {
     Install(#[source] io::Error),
     /// A daemon does not start.
     #[error("the daemon {0} does not start")]
-    Daemon(String, #[source] io::Error),
+    Daemon(&'static str, #[source] io::Error),
     /// The host has ended.
     #[error("the host has ended")]
     Gone,

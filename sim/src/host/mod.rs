@@ -1,7 +1,9 @@
 //! A simulated host: one folder, one thread, and the processes that belong to them.
 
 mod control;
+mod daemons;
 mod error;
+mod install;
 mod shared;
 
 use std::{
@@ -23,8 +25,15 @@ use crate::{
     role,
 };
 
+pub use daemons::Daemon;
+pub(crate) use daemons::Daemons;
 pub use error::HostError;
+pub use install::DEFAULT_SCOPE;
+pub use shared::Consent;
 pub(crate) use shared::Shared;
+
+/// The policy that decides last.
+const DEFAULT_POLICY: &str = include_str!("default.policy");
 
 /// What a host is made of.
 #[derive(Clone, Debug)]
@@ -150,6 +159,10 @@ fn lay_out(layout: &Layout, program: &Path) -> io::Result<()> {
     for name in PROGRAMS.into_iter().chain([role::INIT]) {
         symlink(&program, layout.program(name))?;
     }
+    for method in qubesd::methods() {
+        symlink("../../var/run/qubesd.sock", layout.root().join("etc/qubes-rpc").join(method))?;
+    }
+    fs::write(layout.root().join("etc/qubes/policy.d/90-default.policy"), DEFAULT_POLICY)?;
     symlink("../run", layout.root().join("var/run"))?;
     symlink(&program, dir.join(DOM0).join("usr/bin/qrexec-client"))
 }

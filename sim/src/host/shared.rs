@@ -4,9 +4,10 @@ use std::{
     fs, io,
     os::unix::fs::symlink,
     path::Path,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Mutex, MutexGuard, PoisonError},
 };
 
+use super::Daemons;
 use crate::{
     layout::Layout,
     population::Population,
@@ -21,14 +22,42 @@ pub(crate) struct Shared {
     pub(crate) layout: Layout,
     pub(crate) mode: Mode,
     pub(crate) faults: Faults,
+    pub(crate) daemons: Daemons,
     system: Mutex<System>,
+    consent: Mutex<Consent>,
+}
+
+/// What a person at the screen answers when policy says `ask`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Consent {
+    /// Nobody is there, or they refuse.
+    Refused,
+    /// They agree, to what is chosen already or to the first choice.
+    Given,
 }
 
 impl Shared {
     pub(super) fn new(layout: Layout, mode: Mode, population: &Population) -> Self {
         let mut system = System::new(EventLog::new());
         population.settle(&mut system);
-        Self { layout, mode, faults: Faults::default(), system: Mutex::new(system) }
+        Self {
+            layout,
+            mode,
+            faults: Faults::default(),
+            daemons: Daemons::default(),
+            system: Mutex::new(system),
+            consent: Mutex::new(Consent::Refused),
+        }
+    }
+
+    /// What is answered to `ask`.
+    pub(crate) fn consent(&self) -> Consent {
+        *self.consent.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Decides what is answered to `ask`.
+    pub(super) fn set_consent(&self, consent: Consent) {
+        *self.consent.lock().unwrap_or_else(PoisonError::into_inner) = consent;
     }
 
     /// qubesd's state.
@@ -64,13 +93,23 @@ impl Shared {
         fs::create_dir_all(self.settings(qube))
     }
 
+    /// Takes a qube out of the system, with all that it had.
+    pub(crate) fn forget(&self, system: &mut System, name: &str) {
+        if let Some(qube) = system.remove(name) {
+            // What cannot be removed now goes with the folder of the host.
+            drop(fs::remove_dir_all(self.settings(&qube)));
+            drop(fs::remove_dir_all(self.layout.qube(name)));
+        }
+    }
+
     /// The folder of a qube's settings in dom0.
     pub(crate) fn settings(&self, qube: &Qube) -> std::path::PathBuf {
         self.layout.root().join("var/lib/qubes").join(qube.folder())
     }
 
-    /// Ends every qube.
+    /// Ends the daemons and every qube.
     pub(super) async fn end(&self) {
+        self.daemons.end().await;
         let running: Vec<_> = self.system().all().filter_map(|qube| qube.running.clone()).collect();
         for qube in &running {
             // One that takes no orders has ended.
@@ -82,7 +121,6 @@ impl Shared {
             if tokio::time::timeout(std::time::Duration::from_secs(2), wait).await.is_err() {
                 qube.kill();
             }
-            drop(Arc::clone(&qube));
         }
     }
 }

@@ -53,7 +53,7 @@ impl Home {
     fn exchange(&self, call: &Call) -> std::io::Result<(Answer, Vec<OwnedFd>)> {
         let socket =
             socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
-        connect(&socket, &SocketAddrUnix::new(&self.dir.join(HOST_SOCKET))?)?;
+        connect(&socket, &SocketAddrUnix::new(self.dir.join(HOST_SOCKET))?)?;
         wire::send(&socket, call, &[])?;
         wire::receive(&socket, &mut Vec::new())?
             .ok_or_else(|| std::io::ErrorKind::UnexpectedEof.into())

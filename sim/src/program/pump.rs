@@ -70,7 +70,7 @@ fn write_all(sink: BorrowedFd<'_>, mut block: &[u8]) -> bool {
 /// Waits for a descriptor, also one that its owner made non-blocking.
 pub(super) fn wait(descriptor: BorrowedFd<'_>, event: PollFlags) {
     // An error shows again in the next read or write.
-    drop(poll(&mut [PollFd::new(&descriptor, event)], None));
+    let _ = poll(&mut [PollFd::new(&descriptor, event)], None);
 }
 
 #[cfg(test)]

@@ -50,7 +50,7 @@ impl Sink {
         match self {
             Self::Stdout => {
                 if let Ok(null) = std::fs::File::options().write(true).open("/dev/null") {
-                    drop(stdio::dup2_stdout(null));
+                    let _ = stdio::dup2_stdout(null);
                 }
             }
             Self::Pipe(pipe) => drop(pipe),

@@ -48,7 +48,7 @@ pub(super) fn pipes() -> io::Result<([OwnedFd; 4], [OwnedFd; 4])> {
     let large = || -> io::Result<(OwnedFd, OwnedFd)> {
         let (read, write) = pipe_with(PipeFlags::CLOEXEC)?;
         // A smaller pipe is only slower.
-        drop(fcntl_setpipe_size(&write, PIPE_BYTES));
+        let _ = fcntl_setpipe_size(&write, PIPE_BYTES);
         Ok((read, write))
     };
     let (stdin, to_stdin) = large()?;

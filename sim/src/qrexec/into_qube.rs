@@ -1,10 +1,15 @@
 //! Commands and services in a qube.
 
 use std::{
-    os::{fd::AsFd, unix::fs::PermissionsExt as _},
+    os::{
+        fd::{AsFd, OwnedFd},
+        unix::fs::PermissionsExt as _,
+    },
     path::Path,
     sync::Arc,
 };
+
+use tokio::{io::Interest, net::unix::pipe, sync::watch};
 
 use super::{
     Connection,
@@ -13,7 +18,7 @@ use super::{
 use crate::{
     host::Shared,
     qube::Running,
-    qubesd::PowerState,
+    qubesd::{PowerState, lifecycle},
     wire::{Command, Order, User},
 };
 
@@ -55,22 +60,23 @@ pub(super) async fn from_dom0(shared: &Arc<Shared>, target: &str, line: &str) ->
         Some(call) => {
             let (service, source) = call.split_once(' ').unwrap_or((call, "dom0"));
             let source = source.split(' ').next().unwrap_or("dom0");
-            run_service(shared, &name, user, &Origin { source, service })
+            run_service(shared, &name, user, &Origin { source, service }, false)
         }
         None => {
             let Some(user) = parse_user(user) else { return no_user(user) };
             let argv = ["/bin/bash", "-l", "-c", command].map(str::to_owned).into();
-            run(shared, &name, Command { user, argv, environment: Vec::new() })
+            run(shared, &name, Command { user, argv, environment: Vec::new() }, false)
         }
     }
 }
 
-/// Runs a service in a qube that runs.
+/// Runs a service in a qube that runs. A disposable made for the call ends with it.
 pub(super) fn run_service(
     shared: &Arc<Shared>,
     name: &str,
     user: &str,
     origin: &Origin<'_>,
+    ends_with_it: bool,
 ) -> Connection {
     let Some(user) = parse_user(user) else { return no_user(user) };
     let (base, argument) = match origin.service.split_once('+') {
@@ -103,7 +109,7 @@ pub(super) fn run_service(
         ("QREXEC_SERVICE_FULL_NAME".to_owned(), full),
         ("QREXEC_SERVICE_ARGUMENT".to_owned(), argument.unwrap_or_default().to_owned()),
     ];
-    run(shared, name, Command { user, argv, environment })
+    run(shared, name, Command { user, argv, environment }, ends_with_it)
 }
 
 enum Installed {
@@ -131,17 +137,47 @@ fn installed(shared: &Shared, name: &str, service: &str, base: &str) -> Installe
 }
 
 /// Runs a command in a qube that runs.
-fn run(shared: &Arc<Shared>, name: &str, command: Command) -> Connection {
+fn run(shared: &Arc<Shared>, name: &str, command: Command, ends_with_it: bool) -> Connection {
     let running = shared.system().get(name).and_then(|qube| qube.running.clone());
     let Some(running) = running else { return not_connected(name) };
-    hand_over(&running, command)
-        .unwrap_or_else(|error| Connection::exit(PROBLEM, format!("qrexec-agent: {error}\n")))
+    match hand_over(&running, command) {
+        Ok((connection, end)) => {
+            if ends_with_it {
+                let ended = running.ended();
+                tokio::spawn(kill_at_end(Arc::clone(shared), name.to_owned(), end, ended));
+            }
+            connection
+        }
+        Err(error) => Connection::exit(PROBLEM, format!("qrexec-agent: {error}\n")),
+    }
 }
 
-fn hand_over(running: &Running, command: Command) -> std::io::Result<Connection> {
+/// The connection, and a descriptor that hangs up when the caller is gone or has its answer.
+fn hand_over(running: &Running, command: Command) -> std::io::Result<(Connection, OwnedFd)> {
     let (process, caller) = answer::pipes()?;
     running.order(&Order::Run(command), &process.each_ref().map(AsFd::as_fd))?;
-    Ok(Connection::pipes(caller))
+    let [.., end] = process;
+    Ok((Connection::pipes(caller), end))
+}
+
+/// Kills a disposable when nobody waits for the end of its call any more.
+async fn kill_at_end(
+    shared: Arc<Shared>,
+    name: String,
+    end: OwnedFd,
+    mut ended: watch::Receiver<bool>,
+) {
+    if let Ok(end) = pipe::Sender::from_owned_fd(end) {
+        let unread = async {
+            while end.ready(Interest::ERROR).await.is_ok_and(|ready| !ready.is_error()) {}
+        };
+        tokio::select! {
+            () = unread => {}
+            _ = ended.wait_for(|ended| *ended) => {}
+        }
+    }
+    // It may have ended by itself.
+    drop(lifecycle::kill(&shared, &name).await);
 }
 
 fn parse_user(user: &str) -> Option<User> {

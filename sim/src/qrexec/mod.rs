@@ -1,6 +1,8 @@
 //! qrexec on the side of the host: takes calls, decides, and connects.
 
 mod answer;
+mod dom0_service;
+mod from_qube;
 mod into_qube;
 
 use std::{io, path::Path, sync::Arc};
@@ -10,7 +12,8 @@ use rustix::net::{
 };
 use tokio::net::{UnixListener, UnixStream};
 
-pub(crate) use answer::Connection;
+use answer::Connection;
+pub(crate) use from_qube::permits;
 
 use crate::{
     host::Shared,
@@ -46,7 +49,9 @@ async fn serve_one(shared: &Arc<Shared>, program: &UnixStream) -> io::Result<()>
     };
     let connection = match call {
         Call::FromDom0 { target, command } => into_qube::from_dom0(shared, &target, &command).await,
-        Call::FromQube { .. } => Connection::exit(126, "Request refused\n"),
+        Call::FromQube { source, target, service } => {
+            from_qube::from_qube(shared, &source, &target, &service).await
+        }
     };
     connection.send(program)
 }

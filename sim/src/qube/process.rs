@@ -38,7 +38,7 @@ fn parse_stat(stat: &str) -> Option<(&str, i32)> {
 /// Sends a signal to each process. One that is gone needs none.
 pub(super) fn signal(pids: &[i32], signal: Signal) {
     for pid in pids.iter().copied().filter_map(Pid::from_raw) {
-        drop(kill_process(pid, signal));
+        let _ = kill_process(pid, signal);
     }
 }
 

@@ -144,8 +144,9 @@ pub(super) fn enter(setup: &Setup) -> io::Result<()> {
     let safe = MountFlags::NOSUID | MountFlags::NOEXEC;
     mount("proc", root.join("proc"), "proc", safe | MountFlags::NODEV, None)?;
     // A qube without these two lacks little: terminals of its own, and what the kernel tells.
-    drop(mount("devpts", root.join("dev/pts"), "devpts", safe, Some(c"newinstance,ptmxmode=0666")));
-    drop(mount("sysfs", root.join("sys"), "sysfs", safe | MountFlags::RDONLY, None));
+    let _ =
+        mount("devpts", root.join("dev/pts"), "devpts", safe, Some(c"newinstance,ptmxmode=0666"));
+    let _ = mount("sysfs", root.join("sys"), "sysfs", safe | MountFlags::RDONLY, None);
     rustix::process::chroot(root)?;
     std::env::set_current_dir("/")
 }

@@ -9,11 +9,15 @@ use std::{
 
 use rustix::{
     net::{AddressFamily, SocketFlags, SocketType, socketpair},
-    process::{Pid, Signal, kill_process},
+    process::Signal,
 };
 use tokio::{net::UnixStream, sync::watch, time::timeout};
 
-use super::{Report, Setup, root};
+use super::{
+    Mode, Report, Setup,
+    process::{descendants, signal},
+    root,
+};
 use crate::{
     spawn,
     wire::{self, Order},
@@ -43,6 +47,7 @@ pub enum StartError {
 #[derive(Debug)]
 pub(crate) struct Running {
     socket: OwnedFd,
+    mode: Mode,
     pid: i32,
     ended: watch::Receiver<bool>,
 }
@@ -68,11 +73,11 @@ impl Running {
         tokio::spawn(async move {
             // However it ended, it has.
             drop(child.wait().await);
-            drop(tell.send(true));
+            let _ = tell.send(true);
         });
         let socket = socket.into_std().map_err(StartError::Spawn)?;
         socket.set_nonblocking(false).map_err(StartError::Spawn)?;
-        Ok(Self { socket: socket.into(), pid, ended })
+        Ok(Self { socket: socket.into(), mode: setup.mode, pid, ended })
     }
 
     /// Gives an order, with the descriptors that belong to it.
@@ -82,11 +87,16 @@ impl Running {
 
     /// Ends every process at once, without asking.
     pub(crate) fn kill(&self) {
-        let pid = Pid::from_raw(self.pid).filter(|_| !*self.ended.borrow());
-        if let Some(pid) = pid {
-            // `unshare` passes its end on to the init, and the init's end is that of all.
-            drop(kill_process(pid, Signal::KILL));
+        if *self.ended.borrow() {
+            return;
         }
+        let mut all = descendants(self.pid);
+        match self.mode {
+            // The end of the init is that of its process namespace, and is over when all are gone.
+            Mode::Root | Mode::UserNamespace => all.truncate(1),
+            Mode::Plain => all.insert(0, self.pid),
+        }
+        signal(&all, Signal::KILL);
     }
 
     /// Becomes true when the first process has ended.

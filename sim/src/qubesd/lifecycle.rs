@@ -7,7 +7,7 @@ use std::{
 
 use tokio::{sync::watch, time::timeout};
 
-use super::{Class, Failure, PowerState, System};
+use super::{Class, Failure, PowerState, System, create};
 use crate::{
     host::Shared,
     qube::{Running, Setup},
@@ -15,6 +15,16 @@ use crate::{
 };
 
 type Done = Result<(), Failure>;
+
+/// Makes a disposable of this template for the source, and starts it.
+pub(crate) async fn disposable(
+    shared: &Arc<Shared>,
+    template: &str,
+    source: &str,
+) -> Result<String, Failure> {
+    let name = create::disposable(shared, template, source)?;
+    start(shared, &name).await.map(|()| name)
+}
 
 /// What a start needs to know, taken while the state is locked.
 enum Start {
@@ -51,7 +61,7 @@ fn begin(shared: &Shared, name: &str) -> Result<Start, Failure> {
     let mut system = shared.system();
     let qube = system.get(name).ok_or_else(|| Failure::no_such_domain(name))?;
     match (qube.class, qube.power) {
-        (Class::AdminVm, _) => {
+        (Class::Admin, _) => {
             return Err(Failure::new("QubesVMNotHaltedError", "Cannot start Dom0 fake domain!"));
         }
         (_, PowerState::Running | PowerState::Paused) => return Ok(Start::Already),
@@ -122,7 +132,7 @@ fn watch_end(shared: &Arc<Shared>, name: &str, running: &Arc<Running>) {
         // An error means that the task that watched the process is gone, and so is the process.
         drop(ended.wait_for(|ended| *ended).await);
         if let Some(shared) = shared.upgrade() {
-            halted(&mut shared.system(), &name, pid);
+            halted(&shared, &name, pid);
         }
     });
 }
@@ -134,7 +144,8 @@ fn reset(system: &System, name: &str) {
 }
 
 /// Notes that a qube has ended. A disposable goes with its end.
-fn halted(system: &mut System, name: &str, pid: i32) {
+fn halted(shared: &Shared, name: &str, pid: i32) {
+    let system = &mut *shared.system();
     let Some(qube) = system.get_mut(name) else { return };
     if qube.running.as_ref().is_none_or(|running| running.pid() != pid) {
         return;
@@ -143,14 +154,14 @@ fn halted(system: &mut System, name: &str, pid: i32) {
     qube.power = PowerState::Halted;
     qube.xid = 0;
     qube.start_time = None;
-    let disposable = qube.class == Class::DispVm && qube.set("auto_cleanup") == Some("True");
+    let disposable = qube.class == Class::Disposable && qube.set("auto_cleanup") == Some("True");
     system.emit(name, "domain-stopped", &[]);
     reset(system, name);
     system.emit(name, "domain-shutdown", &[]);
     system.emit(name, "device-list-change:usb", &[]);
     if disposable {
         system.emit("", "domain-pre-delete", &[("vm", name)]);
-        drop(system.remove(name));
+        shared.forget(system, name);
         system.emit("", "domain-delete", &[("vm", name)]);
     }
 }
@@ -202,7 +213,7 @@ fn ask_to_end(
     let failure = if !force && !connected.is_empty() {
         let names = connected.join(", ");
         let message = format!("There are other VMs connected to this VM: {names}");
-        Some(Failure::new("QubesVMError", message))
+        Some(Failure::new("QubesVMInUseError", message))
     } else {
         (!force && power == PowerState::Paused).then(|| not_running(name))
     };
@@ -276,7 +287,9 @@ fn turn(
     }
     let fits = match power {
         PowerState::Paused => matches!(qube.power, PowerState::Running | PowerState::Paused),
-        _ => qube.power == PowerState::Paused,
+        PowerState::Halted | PowerState::Transient | PowerState::Running | PowerState::Halting => {
+            qube.power == PowerState::Paused
+        }
     };
     let running = qube.running.clone().filter(|_| fits).ok_or_else(|| failure(name))?;
     qube.power = power;

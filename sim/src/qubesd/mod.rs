@@ -1,17 +1,26 @@
 //! qubesd: the Admin API of a simulated host, with state, events and exceptions like the real one.
 
+pub(crate) mod create;
 mod dispatch;
 mod event_log;
 mod failure;
+mod firewall;
+mod label;
 pub(crate) mod lifecycle;
-pub(crate) mod property_table;
+mod property;
+mod property_table;
 mod request;
 mod server;
+mod set_value;
 pub(crate) mod state;
+mod tag;
 mod value;
+mod volume;
 
+pub(crate) use dispatch::methods;
 pub use event_log::EventLog;
 pub(crate) use failure::Failure;
+pub(crate) use request::resolve;
 pub use server::Fault;
 pub(crate) use server::{Faults, serve};
 pub use state::PowerState;

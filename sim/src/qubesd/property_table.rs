@@ -67,7 +67,8 @@ const ALL: [Property; 52] = [
     of("debug", Kind::Bool),
     of("default_user", Kind::Str),
     of("devices_denied", Kind::Str),
-    of("dns", Kind::Str),
+    never("dispid", Kind::Int),
+    read_only("dns", Kind::Str),
     read_only("gateway", Kind::Str),
     read_only("gateway6", Kind::Str),
     read_only("icon", Kind::Str),
@@ -75,6 +76,7 @@ const ALL: [Property; 52] = [
     of("installed_by_rpm", Kind::Bool),
     of("ip", Kind::Str),
     of("ip6", Kind::Str),
+    read_only("is_preload", Kind::Bool),
     of("kernel", Kind::Str),
     of("keyboard_layout", Kind::Str),
     read_only("klass", Kind::Str),
@@ -106,12 +108,10 @@ const ALL: [Property; 52] = [
     of("audiovm", Kind::Vm),
     of("bootmode", Kind::Str),
     of("default_dispvm", Kind::Vm),
-    of("dispid", Kind::Int),
     of("guivm", Kind::Vm),
     of("kernelopts", Kind::Str),
     of("management_dispvm", Kind::Vm),
     of("netvm", Kind::Vm),
-    of("relayvm", Kind::Vm),
     of("template", Kind::Vm),
 ];
 
@@ -135,7 +135,7 @@ const ADMIN: [&str; 12] = [
 pub(crate) fn properties(class: Class) -> impl Iterator<Item = Property> {
     ALL.into_iter().filter(move |property| has(class, property.name)).map(move |property| {
         let named = matches!(property.name, "name" | "qid" | "uuid");
-        if class == Class::AdminVm && named {
+        if class == Class::Admin && named {
             Property { given: false, ..property }
         } else {
             property
@@ -150,12 +150,11 @@ pub(crate) fn property(class: Class, name: &str) -> Option<Property> {
 
 fn has(class: Class, name: &str) -> bool {
     match (class, name) {
-        (Class::AdminVm, name) => ADMIN.contains(&name),
-        (_, "relayvm") => false,
-        (class, "auto_cleanup" | "dispid") => class == Class::DispVm,
-        (class, "appvm_default_bootmode") => class == Class::TemplateVm,
-        (class, "template_for_dispvms") => matches!(class, Class::AppVm | Class::StandaloneVm),
-        (class, "template") => matches!(class, Class::AppVm | Class::DispVm),
+        (Class::Admin, name) => ADMIN.contains(&name),
+        (class, "auto_cleanup" | "dispid" | "is_preload") => class == Class::Disposable,
+        (class, "appvm_default_bootmode") => class == Class::Template,
+        (class, "template_for_dispvms") => matches!(class, Class::App | Class::Standalone),
+        (class, "template") => matches!(class, Class::App | Class::Disposable),
         (_, _) => true,
     }
 }

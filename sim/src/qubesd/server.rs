@@ -104,7 +104,11 @@ async fn connection(shared: &Arc<Shared>, mut stream: UnixStream) -> io::Result<
 }
 
 /// Tells every event of a qube, or of all when dom0 is asked, until the client is gone.
-async fn events(shared: &Shared, mut stream: UnixStream, destination: &str) -> io::Result<()> {
+async fn events(shared: &Shared, stream: UnixStream, destination: &str) -> io::Result<()> {
+    let stream = stream.into_std()?;
+    // Watched apart, because watching makes the runtime forget that a socket can be written.
+    let watched = UnixStream::from_std(stream.try_clone()?)?;
+    let mut stream = UnixStream::from_std(stream)?;
     let log = shared.system().events.clone();
     let mut changes = log.changes();
     let mut next = log.len();
@@ -118,7 +122,7 @@ async fn events(shared: &Shared, mut stream: UnixStream, destination: &str) -> i
         }
         tokio::select! {
             changed = changes.changed() => if changed.is_err() { return Ok(()) },
-            () = gone(&stream) => return Ok(()),
+            () = gone(&watched) => return Ok(()),
         }
     }
 }

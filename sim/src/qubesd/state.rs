@@ -9,27 +9,27 @@ use std::{
 
 use admin_api::Event;
 
-use super::EventLog;
+use super::{EventLog, Failure};
 use crate::qube::Running;
 
 /// The class of a qube.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Class {
-    AdminVm,
-    AppVm,
-    DispVm,
-    StandaloneVm,
-    TemplateVm,
+    Admin,
+    App,
+    Disposable,
+    Standalone,
+    Template,
 }
 
 impl Class {
     pub(crate) const fn as_str(self) -> &'static str {
         match self {
-            Self::AdminVm => "AdminVM",
-            Self::AppVm => "AppVM",
-            Self::DispVm => "DispVM",
-            Self::StandaloneVm => "StandaloneVM",
-            Self::TemplateVm => "TemplateVM",
+            Self::Admin => "AdminVM",
+            Self::App => "AppVM",
+            Self::Disposable => "DispVM",
+            Self::Standalone => "StandaloneVM",
+            Self::Template => "TemplateVM",
         }
     }
 }
@@ -108,7 +108,7 @@ impl Qube {
     }
 
     pub(crate) fn is_admin(&self) -> bool {
-        self.class == Class::AdminVm
+        self.class == Class::Admin
     }
 
     /// What was set for this property, if anything.
@@ -124,8 +124,8 @@ impl Qube {
     /// Where qubesd keeps its files, beneath `/var/lib/qubes`.
     pub(crate) fn folder(&self) -> String {
         let kind = match self.class {
-            Class::TemplateVm => "vm-templates",
-            Class::AdminVm | Class::AppVm | Class::DispVm | Class::StandaloneVm => "appvms",
+            Class::Template => "vm-templates",
+            Class::Admin | Class::App | Class::Disposable | Class::Standalone => "appvms",
         };
         format!("{kind}/{}", self.name)
     }
@@ -154,7 +154,7 @@ pub(crate) struct System {
 
 impl System {
     pub(crate) fn new(events: EventLog) -> Self {
-        let mut dom0 = Qube::new("dom0", Class::AdminVm, 0);
+        let mut dom0 = Qube::new("dom0", Class::Admin, 0);
         "00000000-0000-0000-0000-000000000000".clone_into(&mut dom0.uuid);
         dom0.power = PowerState::Running;
         dom0.properties.insert("label".to_owned(), "black".to_owned());
@@ -195,6 +195,16 @@ impl System {
 
     pub(crate) fn get_mut(&mut self, name: &str) -> Option<&mut Qube> {
         if name == "dom0" { Some(&mut self.dom0) } else { self.qubes.get_mut(name) }
+    }
+
+    /// The qube of this name, or the exception that says that there is none.
+    pub(crate) fn require(&self, name: &str) -> Result<&Qube, Failure> {
+        self.get(name).ok_or_else(|| Failure::no_such_domain(name))
+    }
+
+    /// The same, to change it.
+    pub(crate) fn require_mut(&mut self, name: &str) -> Result<&mut Qube, Failure> {
+        self.get_mut(name).ok_or_else(|| Failure::no_such_domain(name))
     }
 
     pub(crate) fn insert(&mut self, qube: Qube) {

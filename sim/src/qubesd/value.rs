@@ -2,7 +2,6 @@
 
 use super::{Class, PowerState, Qube, System};
 
-const KERNEL: &str = "6.12.59-1.fc41";
 const DNS: &str = "10.139.1.1 10.139.1.2";
 
 impl System {
@@ -16,7 +15,7 @@ impl System {
 
     /// The value that a property has while nobody has set it.
     pub(crate) fn default(&self, qube: &Qube, property: &str) -> String {
-        if qube.class == Class::AdminVm && property == "maxmem" {
+        if qube.class == Class::Admin && property == "maxmem" {
             return "4096".to_owned();
         }
         match property {
@@ -28,8 +27,8 @@ impl System {
             "xid" => qube.xid.to_string(),
             "start_time" => qube.start_time.map(|time| format!("{time:.2}")).unwrap_or_default(),
             "icon" => self.icon(qube),
-            "updateable" => truth(qube.class != Class::AppVm && qube.class != Class::DispVm),
-            "include_in_backups" => truth(qube.class != Class::DispVm),
+            "updateable" => truth(qube.class != Class::App && qube.class != Class::Disposable),
+            "include_in_backups" => truth(qube.class != Class::Disposable),
             "autostart"
             | "debug"
             | "installed_by_rpm"
@@ -61,14 +60,17 @@ impl System {
 
     /// Addresses follow from the qube's number. A template has none.
     fn network(&self, qube: &Qube, property: &str) -> Option<String> {
-        if qube.class == Class::TemplateVm {
+        if qube.class == Class::Template {
             return None;
         }
         let provides = self.value(qube, "provides_network") == "True";
         let netvm = self.value(qube, "netvm");
         let netvm = self.get(&netvm);
         match property {
-            "ip" => Some(format!("10.137.{}.{}", qube.qid / 254, qube.qid % 254)),
+            "ip" => Some(match qube.set("dispid").and_then(|id| id.parse::<u32>().ok()) {
+                Some(id) => format!("10.138.{}.{}", (id >> 8) & 0xff, id & 0xff),
+                None => format!("10.137.{}.{}", (qube.qid >> 8) & 0xff, qube.qid & 0xff),
+            }),
             "visible_ip" => Some(self.value(qube, "ip")),
             "gateway" => provides.then(|| self.value(qube, "ip")),
             "visible_gateway" => netvm.map(|netvm| self.value(netvm, "ip")),
@@ -82,13 +84,13 @@ impl System {
         let label = self.value(qube, "label");
         let feature = |name| qube.feature(name).is_some_and(|value| !value.is_empty());
         let kind = match qube.class {
-            Class::AdminVm => "adminvm",
-            Class::TemplateVm => "templatevm",
-            Class::StandaloneVm => "standalonevm",
-            Class::DispVm => "dispvm",
-            Class::AppVm if feature("servicevm") => "servicevm",
-            Class::AppVm if self.value(qube, "template_for_dispvms") == "True" => "templatevm",
-            Class::AppVm => "appvm",
+            Class::Admin => "adminvm",
+            Class::Template => "templatevm",
+            Class::Standalone => "standalonevm",
+            Class::Disposable => "dispvm",
+            Class::App if feature("servicevm") => "servicevm",
+            Class::App if self.value(qube, "template_for_dispvms") == "True" => "templatevm",
+            Class::App => "appvm",
         };
         format!("{kind}-{label}")
     }
@@ -106,8 +108,7 @@ impl System {
         let value = match property {
             "check_updates_vm" => "True",
             "default_audiovm" | "default_guivm" => "dom0",
-            "default_kernel" => return self.properties.is_empty().then(|| KERNEL.to_owned()),
-            "default_template" => return None,
+            "default_kernel" | "default_template" => return None,
             "default_pool"
             | "default_pool_kernel"
             | "default_pool_private"
