@@ -20,8 +20,8 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    error::chain, host::Host, journal, paths::Paths, relay::relay, scope_file::read_scope,
-    serve::serve, services, tcp_policy::serve_tcp_policy,
+    error::chain, host::Host, journal, operator, paths::Paths, relay::relay,
+    scope_file::read_scope, serve::serve, services, tcp_policy::serve_tcp_policy,
 };
 
 /// dom0's side of Salt Bridge: decides what an agent in one qube may do to other qubes, and does it.
@@ -79,6 +79,8 @@ enum Command {
     },
     /// Print the names of all services, a line each.
     Services,
+    #[command(flatten)]
+    Operator(operator::Command),
 }
 
 /// Why a command was not done.
@@ -96,6 +98,8 @@ enum Failure {
     Scope(#[source] crate::scope_file::ScopeFileError),
     #[error("cannot write")]
     Output(#[source] io::Error),
+    #[error(transparent)]
+    Operator(#[from] operator::OperatorError),
 }
 
 /// Runs one command: 0 done, 1 not done, 2 wrong usage.
@@ -150,6 +154,9 @@ fn dispatch(arguments: Arguments) -> Result<ExitCode, Failure> {
                 policy::render_policy(&scope, &lines, SystemTime::now())
             };
             print(&text)
+        }
+        Command::Operator(command) => {
+            Ok(operator::run(command, &operator::Place { paths, trusted })?)
         }
         Command::Services => print(&services::names().map(|name| name + "\n").collect::<String>()),
     }

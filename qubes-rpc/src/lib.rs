@@ -17,6 +17,7 @@ pub mod handle;
 pub mod host;
 pub mod incoming;
 pub mod journal;
+mod operator;
 mod operator_policy;
 pub mod paths;
 mod plain;
