@@ -1,15 +1,27 @@
 # A range of a file to stdout. In: path, offset, length (empty: all that is left)
-job() {
-  local size end
+prepare() {
   export LC_ALL=C
+  run=exec
   if [[ -d $path ]]; then note directory; return 1; fi
-  exec 5<"$path" || return 1
+  [[ -f $path ]] || return 0               # opening a pipe waits for its writer, so `job` does it
+  exec 5<"$path" && describe || return 1
+  # Files of /proc have no size but content, and some of them wait.
+  if (( size > 0 && size <= 1 << 20 )); then quick=1 run=; fi
+}
+
+# Sets `size`, and `end`, behind which nothing is read.
+describe() {
   size=$(stat -Lc '%s %f' /proc/self/fd/5) || return 1
   note stat $size
-  # Behind the end of a plain file is nothing; those of /proc have no size but content.
-  end=${size% *}
-  [[ $end = 0 ]] && end=$((1 << 40))
-  if [[ $size = *' '8* && $offset -ge $end ]]; then return 0; fi
-  if [[ $offset = 0 && -z $length ]]; then exec cat <&5; fi
-  exec dd bs=256K iflag=skip_bytes,fullblock${length:+,count_bytes} skip="$offset" ${length:+count="$length"} status=none <&5
+  size=${size% *} end=$((1 << 62))
+  if [[ -f $path ]]; then end=$((size ? size : 1 << 40)); fi
+}
+
+job() {
+  if [[ ! -f $path ]]; then exec 5<"$path" && describe || return 1; fi
+  if (( offset >= end )); then return 0; fi
+  if [[ $offset = 0 && -z $length ]]; then $run cat <&5
+  else
+    $run dd bs=256K iflag=skip_bytes,fullblock${length:+,count_bytes} skip="$offset" ${length:+count="$length"} status=none <&5
+  fi
 }

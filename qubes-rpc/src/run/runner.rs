@@ -20,7 +20,7 @@ use super::{
 };
 
 /// The longest body that stands in the script itself, in bytes: a pipe holds it whole, so nothing is spooled.
-const INLINE_BODY: u64 = 32 * 1024;
+const INLINE_BODY: u64 = 16 * 1024;
 /// What follows a body, and proves that it is whole.
 const BODY_END: &[u8] = b".";
 
@@ -159,9 +159,15 @@ fn render(
     for (name, value) in script.variables {
         render_assignment(&mut text, name, value)?;
     }
-    for part in [include_str!("supervise.sh"), script.text, "main\n"] {
-        text.push_str(part);
+    // What only people read does not travel.
+    for line in [include_str!("supervise.sh"), script.text].into_iter().flat_map(str::lines) {
+        let line = line.trim_start();
+        if !line.is_empty() && !line.starts_with('#') {
+            text.push_str(line);
+            text.push('\n');
+        }
     }
+    text.push_str("main\n");
     Ok(render_block(&text))
 }
 

@@ -3,7 +3,8 @@
 #   limit  the deadline in seconds    grace  seconds from SIGTERM to SIGKILL
 #   count  bytes of the body that follow on the pipe, then one dot    format  or the body itself, as a format of printf
 # Descriptor 3 is dom0's pipe, 4 becomes the work's stdin.
-# The work's text defines `job`, and where it needs them `prepare`, `receive` and `tidy`.
+# The work's text defines `job`, and where it needs them `prepare`, `receive`, `launch`, `tidy` and `leftovers`.
+# What sets `quick` while it prepares is so soon done that nobody needs to watch over it.
 
 note() {
   local try
@@ -16,11 +17,12 @@ both() { note "$@" 2>&1; note "$@"; }
 
 prepare() { :; }
 tidy() { :; }
+leftovers() { :; }
 
 # Counted bytes from the pipe to descriptor 5, and the dot that proves that none is missing.
 counted() {
   local dot=
-  head -c "$count" <&3 >&5 || return 1
+  dd bs=64K iflag=fullblock,count_bytes count="$count" status=none <&3 >&5 || return 1
   IFS= read -rN 1 -u 3 dot
   [ "$dot" = . ] || { cut=1; return 1; }
 }
@@ -89,16 +91,6 @@ finish() {
   members "$leader" "$mark"
 } 2>/dev/null
 
-# Ends what the work left in its own group after a normal end.
-sweep_group() {
-  if kill -0 -- "-$leader"; then
-    terminate "-$leader"
-    kill -KILL -- "-$leader"
-  elif [[ $(LC_ALL=C; kill -0 -- "-$leader" 2>&1) = *permitted* ]]; then
-    left=$leader
-  fi
-} 2>/dev/null
-
 launch() {
   set -m                                   # a group of its own
   ( set +m; export SALT_BRIDGE_CALL=$mark; job ) <&4 3<&- 4<&- &
@@ -107,6 +99,7 @@ launch() {
 }
 
 # Nothing comes on the pipe any more: its end is the hang-up, and silence for the whole limit the deadline.
+# What could not be killed, because it is another user's, would keep `main` waiting; dom0 sends root.
 watch() {
   local why
   trap 'exit 0' USR1
@@ -115,15 +108,14 @@ watch() {
   trap '' USR1
   if [ "$why" -gt 128 ]; then why=3; else why=4; fi
   finish
-  if [ -n "$living" ]; then                # another user's; dom0 sends root
-    why=$((why + 2))
-    kill -USR2 $$
+  if [ -n "$living" ]; then
+    case $why in 3) kill -USR2 $$ ;; 4) kill -URG $$ ;; esac
   fi
   exit "$why"
 }
 
 main() {
-  local cut= code watcher why left=
+  local cut= quick= code watcher why stuck= left=
   exec 4</dev/null
   if ! { prepare && receive; }; then
     tidy
@@ -131,21 +123,34 @@ main() {
     exit
   fi
   both ready
-  trap : USR2                              # ends the wait below
+  if [ -n "$quick" ]; then
+    job <&4
+    code=$?
+    tidy
+    both exit "$code"
+    exit
+  fi
+  trap 'stuck=timeout' USR2                # either ends the waits below
+  trap 'stuck=cancelled' URG
   launch
   ( watch ) >/dev/null 2>&1 4<&- &
   watcher=$!
   exec 3<&- 4<&-
   { wait "$leader"; code=$?; } 2>/dev/null
-  kill -USR1 "$watcher" 2>/dev/null
-  { wait "$watcher"; why=$?; } 2>/dev/null
+  # Once a signal has ended a wait, bash may wait for ever for another process.
+  if [ -z "$stuck" ]; then
+    kill -USR1 "$watcher" 2>/dev/null
+    { wait "$watcher"; why=$?; } 2>/dev/null
+    case $why in
+      3) why=timeout ;;
+      4) why=cancelled ;;
+      *) why=exit ;;
+    esac
+  fi
+  if [ -n "$stuck" ]; then why=$stuck left=$leader
+  elif [ "$why" = exit ]; then leftovers
+  fi
   tidy
-  case $why in 5 | 6) left=$leader ;; esac
-  case $why in
-    3 | 5) why=timeout ;;
-    4 | 6) why=cancelled ;;
-    *) why=exit; sweep_group ;;
-  esac
   both "$why" "$code" $left
   exit
 }

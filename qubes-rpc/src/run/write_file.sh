@@ -25,8 +25,10 @@ prepare() {
   set +C
   if [[ $existed ]]; then
     keep_attributes || { tidy; fresh=; exec 5>&-; }
-  elif [[ $mode ]]; then chmod -- "$mode" "$fresh"
+  elif [[ $mode ]]; then chmod -- "$mode" "$fresh" || return 1
   fi
+  [[ $fresh && -z $digest ]] && quick=1
+  return 0
 }
 
 # Before the content comes, so that the time of change is that of the content.

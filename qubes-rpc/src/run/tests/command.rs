@@ -379,7 +379,7 @@ fn helpless() -> Qube {
         r#"case $3 in DEFAULT*)
              kill() {
                case $1 in
-                 -USR[12]) builtin kill "$@" ;;
+                 -USR[12] | -URG) builtin kill "$@" ;;
                  *) echo "Operation not permitted" >&2; return 1 ;;
                esac
              }
@@ -397,6 +397,11 @@ fn what_the_user_cannot_kill_is_killed_by_root() {
         let command = "setsid sleep 309 & echo hi; exec sleep 310";
         let ended = qube.start(command, 0.3, b"", &mut kept, &never).await.unwrap();
         assert_eq!((ended, kept.stdout), (Ended::TimedOut, b"hi\n".to_vec()));
+        qube.assert_empty();
+        let cancel = CancellationToken::new();
+        let mut kept = Kept { cancel: Some(("go", cancel.clone())), ..Kept::default() };
+        let ended = qube.start("echo go; exec sleep 312", 60.0, b"", &mut kept, &cancel).await;
+        assert_eq!(ended.unwrap(), Ended::Cancelled);
         qube.assert_empty();
         let (ended, stdout, _) = qube.run("sleep 311 & echo hi; exit 3", b"").await;
         assert_eq!((ended, stdout), (Ended::Exit(3), b"hi\n".to_vec()));
