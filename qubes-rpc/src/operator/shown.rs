@@ -2,7 +2,7 @@
 
 use std::io::{self, Write};
 
-use comfy_table::{Table, presets};
+use comfy_table::{Table, TableStyle};
 use serde::Serialize;
 
 use super::OperatorError;
@@ -18,7 +18,7 @@ pub(crate) fn show_rows<T: Serialize>(
         return show_json(&rows);
     }
     let mut table = Table::new();
-    table.load_preset(presets::NOTHING).set_header(headings.iter().map(|word| word.to_uppercase()));
+    table.load_style(TableStyle::new()).set_header(headings.iter().map(|word| word.to_uppercase()));
     table.add_rows(rows.iter().map(cells));
     show_text(&format!("{}\n", table.trim_fmt()))
 }
