@@ -2,14 +2,19 @@
 
 use std::{fs, io, path::PathBuf};
 
-use admin_api::{call, firewall::Rule, firewall_xml};
+use admin_api::{
+    call,
+    firewall::{Rule, default_rules},
+    firewall_xml,
+};
 use contract::{Fault, limits};
 use policy::ManagedQube;
 
 use crate::{
     error::Error,
-    handle::Writer,
+    handle::{Handle, Writer},
     host::{Host, destination},
+    service::Effect,
     times::seconds_since_1970,
 };
 
@@ -54,11 +59,18 @@ impl Writer<'_> {
                 "the firewall is not as asked: somebody else changed it meanwhile; list it again",
             ));
         }
-        let stored = self.host.stored_rules(qube)?;
-        if !in_force(&stored).eq(in_force(&after)) {
+        if self.drifts(qube, &after)? {
             return Err(Error::Stored("firewall.xml is not what qubesd says is in force"));
         }
         Ok((told, after))
+    }
+}
+
+impl<E: Effect> Handle<'_, E> {
+    /// Whether `firewall.xml` holds other rules than qubesd says are in force.
+    pub(crate) fn drifts(self, qube: &ManagedQube, rules: &[Rule]) -> Result<bool, Error> {
+        let stored = self.host.stored_rules(qube)?;
+        Ok(!in_force(&stored).eq(in_force(rules)))
     }
 }
 
@@ -96,6 +108,6 @@ impl Host {
             return firewall_xml::parse(&text)
                 .map_err(|error| Error::File(io::Error::other(error)));
         }
-        Err(Error::Stored("qubesd keeps no firewall.xml for the qube"))
+        Ok(default_rules())
     }
 }

@@ -27,6 +27,9 @@ pub struct Request {}
 pub struct Response {
     /// The rules in the order in which they are tried. What no rule matches is dropped.
     pub rules: Vec<ShownRule>,
+    /// The file in which qubesd keeps the rules holds other ones, so that they change when qubesd
+    /// starts again: tell the operator. Null when that file cannot be read.
+    pub drift: Option<bool>,
 }
 
 impl Service for FirewallList {
@@ -43,6 +46,7 @@ impl Service for FirewallList {
     type Response = Response;
 
     async fn handle(qube: ManagedQube, _: Request, host: Reader<'_>) -> Result<Response, Error> {
-        Ok(Response { rules: shown(&host.rules(&qube).await?) })
+        let rules = host.rules(&qube).await?;
+        Ok(Response { drift: host.drifts(&qube, &rules).ok(), rules: shown(&rules) })
     }
 }
