@@ -19,6 +19,8 @@ use super::{
 
 /// After qrexec-client has ended its streams are over when they are silent for this long.
 const SILENCE: Duration = Duration::from_millis(300);
+/// Pieces below this size, in bytes, are copied.
+const SMALL: usize = 8 * 1024;
 
 /// The last line of ours: why the work ended, its exit code, the session of what could not be killed.
 #[derive(Debug)]
@@ -218,6 +220,8 @@ impl<'a, O: Output> Call<'a, O> {
         if self.gone {
             return;
         }
+        // A small piece must not keep the whole buffer alive that it was read into.
+        let bytes = if bytes.len() < SMALL { Bytes::copy_from_slice(&bytes) } else { bytes };
         let since = Instant::now();
         let waits = self.stopping.is_none();
         tokio::select! {

@@ -1,7 +1,7 @@
 # A range of a file to stdout. In: path, offset, length (empty: all that is left)
 prepare() {
   export LC_ALL=C
-  run=exec
+  run='exec'
   if [[ -d $path ]]; then note directory; return 1; fi
   [[ -f $path ]] || return 0               # opening a pipe waits for its writer, so `job` does it
   exec 5<"$path" && describe || return 1

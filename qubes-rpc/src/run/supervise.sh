@@ -57,7 +57,7 @@ members() {
     set -- "$1" "$2" ${stat##*) }          # behind the name: state, parent, group, session
     case $3 in '' | Z | X) unset "inside[$pid]"; continue ;; esac
     parent[$pid]=$4
-    if [ "$5" = "$1" ] || [ -n "$2" -a "$6" = "$1" ]; then inside[$pid]=1; fi
+    if [[ $5 = "$1" || ( -n $2 && $6 = "$1" ) ]]; then inside[$pid]=1; fi
   done
   until [ -z "$2" ] || [ "$before" = "${#inside[@]}" ]; do
     before=${#inside[@]}
@@ -115,7 +115,7 @@ watch() {
 }
 
 main() {
-  local cut= quick= code watcher why stuck= left=
+  local cut='' quick='' code watcher why stuck='' left=''
   exec 4</dev/null
   if ! { prepare && receive; }; then
     tidy
@@ -144,7 +144,7 @@ main() {
     case $why in
       3) why=timeout ;;
       4) why=cancelled ;;
-      *) why=exit ;;
+      *) why='exit' ;;
     esac
   fi
   if [ -n "$stuck" ]; then why=$stuck left=$leader

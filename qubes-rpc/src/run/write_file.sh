@@ -3,7 +3,7 @@
 prepare() {
   local parent near
   export LC_ALL=C
-  existed= fresh= place=$path
+  existed='' fresh='' place=$path
   [[ $place = /* ]] || place=$PWD/$place
   if [[ $create_only && ( -e $place || -L $place ) ]]; then note exists; return 1; fi
   if [[ -L $place ]]; then
@@ -54,7 +54,7 @@ receive() {
 tidy() { [[ $fresh && -e $fresh ]] && rm -f -- "$fresh"; }
 
 job() {
-  local actual= size=0
+  local actual='' size=0
   if [[ $digest ]]; then
     if [[ $existed ]]; then actual=$(sha256sum <"$place") || return 1; fi
     if [[ ${actual%% *} != "$digest" ]]; then note digest "${actual%% *}"; return 1; fi
