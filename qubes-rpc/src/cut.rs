@@ -7,15 +7,19 @@ const CHARACTER_BYTES: usize = 4;
 
 /// Lets the first half of a limit through at once and holds back the last half until the end.
 ///
-/// The limit counts UTF-8 characters; a byte that continues a character counts nothing.
+/// The limit counts UTF-8 characters; a byte that continues a character counts nothing, but no
+/// more than three in a row do that, so that a stream of them alone does not pass unlimited.
 #[derive(Debug)]
 pub struct Cut {
-    head_left: usize,
-    tail_limit: usize,
+    head_characters: usize,
+    head_bytes: usize,
+    tail_characters: usize,
+    byte_limit: usize,
     tail: BytesMut,
     total: u64,
-    passed: u64,
-    last_passed: Option<u8>,
+    passed: usize,
+    /// The bytes of the last character that passed.
+    run: usize,
 }
 
 /// What a [`Cut`] held back.
@@ -30,14 +34,16 @@ pub struct Tail {
 impl Cut {
     /// A cut at this many characters, of which no more than `byte_limit` bytes are kept.
     pub fn new(limit: usize, byte_limit: usize) -> Self {
-        let tail_limit = limit / 2;
+        let tail_characters = limit / 2;
         Self {
-            head_left: limit - tail_limit,
-            tail_limit: tail_limit.min(byte_limit / (2 * CHARACTER_BYTES) * CHARACTER_BYTES),
+            head_characters: limit - tail_characters,
+            head_bytes: byte_limit.div_ceil(2) + CHARACTER_BYTES - 1,
+            tail_characters,
+            byte_limit,
             tail: BytesMut::new(),
             total: 0,
             passed: 0,
-            last_passed: None,
+            run: 0,
         }
     }
 
@@ -49,52 +55,68 @@ impl Cut {
     /// Takes bytes and gives back those that may go on at once.
     pub fn take(&mut self, mut bytes: Bytes) -> Bytes {
         self.total = self.total.saturating_add(length(&bytes));
-        let mut through = 0;
-        if self.tail.is_empty() {
-            for byte in bytes.iter() {
-                let continues = continues(*byte) && self.last_passed.is_some();
-                if !continues && self.head_left == 0 {
-                    break;
-                }
-                self.head_left -= usize::from(!continues);
-                self.last_passed = Some(*byte);
-                through += 1;
-            }
-        }
+        let through = if self.tail.is_empty() { self.pass(&bytes) } else { 0 };
         let head = bytes.split_to(through);
-        self.passed += length(&head);
         self.tail.extend_from_slice(&bytes);
-        let kept = self.tail_limit.saturating_mul(CHARACTER_BYTES);
-        // Dropped in large steps, so that a long stream is not moved byte by byte.
-        if self.tail.len() > kept.saturating_mul(2).max(64 * 1024) {
+        let kept = self.tail_bytes() + CHARACTER_BYTES;
+        // Dropped in steps, so that a long stream is not moved byte by byte.
+        if self.tail.len() > kept + (kept / 8).max(64 * 1024) {
             let surplus = self.tail.len() - kept;
             self.tail = BytesMut::from(self.tail.split_off(surplus).as_ref());
         }
         head
     }
 
-    /// The end of the stream.
-    pub fn finish(&mut self) -> Tail {
-        let tail = std::mem::take(&mut self.tail);
-        let mut start = tail.len();
-        let mut characters = 0;
-        for (index, byte) in tail.iter().enumerate().rev() {
-            if !continues(*byte) {
-                if characters == self.tail_limit {
+    /// How many of these bytes may go on at once.
+    fn pass(&mut self, bytes: &[u8]) -> usize {
+        let mut through = 0;
+        for byte in bytes {
+            if !goes_on(self.run, *byte) {
+                if self.head_characters == 0 || self.head_bytes < CHARACTER_BYTES {
                     break;
                 }
-                characters += 1;
-                start = index;
+                self.head_characters -= 1;
+                self.run = 0;
             }
+            self.run += 1;
+            self.head_bytes -= 1;
+            through += 1;
         }
-        let whole = self.passed + length(&tail) == self.total && characters < self.tail_limit;
-        let bytes = tail.freeze().split_off(if whole { 0 } else { start });
-        Tail { omitted: self.total - self.passed - length(&bytes), bytes }
+        self.passed += through;
+        through
+    }
+
+    /// The most bytes that the end may have.
+    fn tail_bytes(&self) -> usize {
+        let characters = self.tail_characters.saturating_mul(CHARACTER_BYTES);
+        characters.min(self.byte_limit.saturating_sub(self.passed))
+    }
+
+    /// The end of the stream.
+    pub fn finish(&mut self) -> Tail {
+        let tail = std::mem::take(&mut self.tail).freeze();
+        let surplus = starts(&tail).count().saturating_sub(self.tail_characters);
+        let most = self.tail_bytes();
+        let start = starts(&tail).skip(surplus).find(|start| tail.len() - start <= most);
+        let bytes = tail.slice(start.unwrap_or(tail.len())..);
+        let kept = u64::try_from(self.passed + bytes.len()).unwrap_or(u64::MAX);
+        Tail { omitted: self.total.saturating_sub(kept), bytes }
     }
 }
 
-fn continues(byte: u8) -> bool {
-    byte & 0b1100_0000 == 0b1000_0000
+/// Where the characters begin.
+fn starts(bytes: &[u8]) -> impl Iterator<Item = usize> {
+    let mut run = 0;
+    bytes.iter().enumerate().filter_map(move |(at, byte)| {
+        let begins = !goes_on(run, *byte);
+        run = if begins { 1 } else { run + 1 };
+        begins.then_some(at)
+    })
+}
+
+/// Whether this byte continues a character of which so many bytes have come.
+fn goes_on(run: usize, byte: u8) -> bool {
+    byte & 0b1100_0000 == 0b1000_0000 && (1..CHARACTER_BYTES).contains(&run)
 }
 
 fn length(bytes: &[u8]) -> u64 {
@@ -144,5 +166,27 @@ mod tests {
         }
         let tail = cut.finish();
         assert_eq!((tail.omitted, tail.bytes.len(), cut.total()), (9_999_900, 50, 10_000_000));
+    }
+
+    #[test]
+    fn neither_odd_bytes_nor_wide_characters_pass_the_limit() {
+        let mut cut = Cut::new(8, 1 << 20);
+        let head = cut.take(Bytes::from(vec![0x80; 100_000]));
+        let tail = cut.finish();
+        assert_eq!((head.len(), tail.bytes.len(), tail.omitted), (16, 16, 99_968));
+        let mut cut = Cut::new(1 << 20, 64);
+        let head = cut.take(Bytes::from("\u{1f600}".repeat(50_000)));
+        let tail = cut.finish();
+        assert_eq!((head.len(), tail.bytes.len(), tail.omitted), (32, 32, 199_936));
+    }
+
+    #[test]
+    fn a_stream_of_exactly_the_limit_passes_whole() {
+        for limit in [7, 64, 1001] {
+            let mut cut = Cut::new(limit, limit);
+            let head = cut.take(Bytes::from(vec![b'x'; limit]));
+            let tail = cut.finish();
+            assert_eq!((head.len() + tail.bytes.len(), tail.omitted), (limit, 0), "{limit}");
+        }
     }
 }
