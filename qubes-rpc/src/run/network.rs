@@ -107,6 +107,10 @@ impl Output for Parts {
     }
 
     fn note(&mut self, _stream: Stream, line: &[u8]) {
+        // A hostile qube can write our lines as often as it likes; memory must not follow.
+        if self.0.len() >= PartName::ALL.len() {
+            return;
+        }
         let name = line.strip_prefix(b"part ");
         self.0.extend(
             PartName::ALL

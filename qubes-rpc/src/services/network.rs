@@ -3,6 +3,11 @@
 
 use serde::{Deserialize, Serialize};
 
+/// The most entries of one kind that are read, so that a hostile qube's few bytes stay a small answer.
+const ENTRIES: usize = 1000;
+/// The most characters that are kept of the name of a table, which every chain of it repeats.
+const TABLE_CHARS: usize = 128;
+
 /// A network interface.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
@@ -122,7 +127,7 @@ pub(crate) fn interfaces(json: &str) -> Vec<Interface> {
             .map(|address| format!("{}/{}", address.local, address.prefixlen))
             .collect(),
     };
-    links.into_iter().map(interface).collect()
+    links.into_iter().take(ENTRIES).map(interface).collect()
 }
 
 /// Reads `ip -j route show`.
@@ -134,7 +139,7 @@ pub(crate) fn routes(json: &str) -> Vec<Route> {
         interface: route.dev,
         metric: route.metric,
     };
-    routes.into_iter().map(route).collect()
+    routes.into_iter().take(ENTRIES).map(route).collect()
 }
 
 /// Reads `/etc/resolv.conf`.
@@ -160,8 +165,9 @@ pub(crate) fn chains(table: &str, text: &str) -> Vec<Chain> {
         match (words.next(), words.next()) {
             (Some("table"), Some(family)) if line.ends_with('{') => {
                 let name = words.next().unwrap_or_default();
-                table = format!("{family} {name}");
+                table = format!("{family} {name}").chars().take(TABLE_CHARS).collect();
             }
+            (Some("Chain" | "chain"), Some(_)) if chains.len() == ENTRIES => break,
             // `Chain INPUT (policy ACCEPT)` of iptables, `chain input {` of nftables.
             (Some("Chain" | "chain"), Some(name)) => chains.push(Chain {
                 table: table.clone(),
@@ -193,6 +199,9 @@ pub(crate) fn wireguard(text: &str) -> Vec<WireGuard> {
         let Some((key, value)) = line.trim().split_once(": ") else { continue };
         let value = value.to_owned();
         if key == "interface" {
+            if interfaces.len() == ENTRIES {
+                break;
+            }
             interfaces.push(WireGuard { name: value, public_key: None, peers: Vec::new() });
             continue;
         }
@@ -249,5 +258,17 @@ mod tests {
         assert_eq!(found[0].peers[0].endpoint.as_deref(), Some("192.0.2.1:51820"));
         let found = dns("# x\nnameserver 10.139.1.1\nsearch a b\n");
         assert_eq!((found.nameservers, found.search.len()), (vec!["10.139.1.1".to_owned()], 2));
+    }
+
+    #[test]
+    fn few_bytes_of_a_hostile_qube_stay_a_small_answer() {
+        let nft = format!("table ip {} {{\n{}", "a".repeat(64 * 1024), "chain b\n".repeat(8192));
+        let found = chains("nftables", &nft);
+        assert_eq!((found.len(), found[0].table.len()), (ENTRIES, TABLE_CHARS));
+        let links = format!("[{}]", vec!["{\"ifname\":\"\"}"; 9000].join(","));
+        assert_eq!(interfaces(&links).len(), ENTRIES);
+        let found = routes(&format!("[{}]", vec!["{\"dst\":\"\"}"; 9000].join(",")));
+        assert_eq!(found.len(), ENTRIES);
+        assert_eq!(wireguard(&"interface: a\n".repeat(9000)).len(), ENTRIES);
     }
 }
