@@ -42,7 +42,7 @@ pub struct Vm {
     pub state: String,
     /// Its class, for example "AppVM" or "TemplateVM".
     pub class: String,
-    /// The qube that gives it its network; null when it has none, "<out-of-scope>" when you may
+    /// The qube that gives it its network; null when it has none, `<out-of-scope>` when you may
     /// not know.
     pub netvm: Option<String>,
     /// Its IPv4 address; null when it has none.

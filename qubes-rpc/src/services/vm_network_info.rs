@@ -56,7 +56,7 @@ pub struct Response {
 #[derive(Debug, Default, Serialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Properties {
-    /// The qube that gives it its network; null when it has none, "<out-of-scope>" when you may
+    /// The qube that gives it its network; null when it has none, `<out-of-scope>` when you may
     /// not know.
     pub netvm: Option<String>,
     /// Its IPv4 address.
