@@ -1,6 +1,11 @@
 //! The command line: tells the programs apart by their name, and runs the host's own commands.
 
-use std::{ffi::OsString, io::Write as _, path::PathBuf, process::ExitCode};
+use std::{
+    ffi::OsString,
+    io::{self, Write as _},
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
 
 use clap::{Parser, Subcommand};
 use rustix::process::Signal;
@@ -86,7 +91,7 @@ fn command_line(arguments: impl Iterator<Item = OsString>) -> ExitCode {
 
 /// One line on standard error: standard output may carry a protocol.
 fn tell(line: &str) {
-    drop(writeln!(std::io::stderr(), "{line}"));
+    drop(writeln!(io::stderr(), "{line}"));
 }
 
 fn execute(command: Command) -> Result<ExitCode, HostError> {
@@ -102,9 +107,7 @@ fn execute(command: Command) -> Result<ExitCode, HostError> {
             let shim = host.layout().program("salt-bridge");
             let client = host.layout().program("qrexec-client-vm").into_os_string();
             let arguments = ["--qrexec-client-vm".into(), client];
-            let mut child = spawn::shim(&shim, &arguments).map_err(HostError::Runtime)?;
-            let status = child.wait().map_err(HostError::Runtime)?;
-            Ok(ExitCode::from(spawn::exit_code(status)))
+            on_runtime(agent(&shim, &arguments)).map_err(HostError::Runtime)
         }
         Command::Host { dir } => {
             let (_folder, host) = fresh(Some(dir), program)?;
@@ -119,24 +122,39 @@ fn execute(command: Command) -> Result<ExitCode, HostError> {
             let agent = host.layout().program("salt-bridge");
             tell(&format!("  {} --qrexec-client-vm {}", agent.display(), client.display()));
             tell(&format!("dom0 is {}", host.root().display()));
-            wait_for_signal().map_err(HostError::Runtime)?;
+            on_runtime(signalled()).map_err(HostError::Runtime)?;
             Ok(ExitCode::SUCCESS)
         }
     }
 }
 
+fn on_runtime<T>(work: impl Future<Output = io::Result<T>>) -> io::Result<T> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(work)
+}
+
 /// Waits until this process is asked to end.
-fn wait_for_signal() -> std::io::Result<()> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(async {
-        let mut interrupt = signal(SignalKind::interrupt())?;
-        let mut terminate = signal(SignalKind::terminate())?;
-        tokio::select! {
-            _ = interrupt.recv() => {}
-            _ = terminate.recv() => {}
+async fn signalled() -> io::Result<()> {
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    tokio::select! {
+        _ = interrupt.recv() => {}
+        _ = terminate.recv() => {}
+    }
+    Ok(())
+}
+
+/// Serves MCP by the agent until it ends, or until this process is asked to end.
+async fn agent(program: &Path, arguments: &[OsString]) -> io::Result<ExitCode> {
+    let mut agent = spawn::shim(program, arguments)?;
+    let status = tokio::select! {
+        status = agent.wait() => status?,
+        signalled = signalled() => {
+            signalled?;
+            agent.kill().await?;
+            agent.wait().await?
         }
-        Ok(())
-    })
+    };
+    Ok(ExitCode::from(spawn::exit_code(status)))
 }
 
 /// A host in this folder, or in one of its own that vanishes with the first half of the pair.

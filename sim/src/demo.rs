@@ -106,10 +106,7 @@ impl Demo {
     ) -> Result<Answer, DemoError> {
         let shown = shorten(&arguments.to_string());
         say(&format!("\n> {tool} {shown}"));
-        let arguments: Map<String, Value> = match arguments {
-            Value::Object(arguments) => arguments,
-            _ => Map::new(),
-        };
+        let arguments: Map<String, Value> = arguments.as_object().cloned().unwrap_or_default();
         let answer = Answer::of(self.client.call(tool, arguments).await?);
         let mark = if answer.is_error { "error" } else { "result" };
         say(&format!("  {mark}: {}", shorten(&answer.text())));
@@ -161,10 +158,7 @@ impl Answer {
 
     /// The answer as one text.
     pub(crate) fn text(&self) -> String {
-        match &self.value {
-            Value::String(text) => text.clone(),
-            value => value.to_string(),
-        }
+        self.value.as_str().map_or_else(|| self.value.to_string(), str::to_owned)
     }
 
     /// Whether a field has this value.

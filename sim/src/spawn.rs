@@ -6,7 +6,7 @@
 
 use std::{
     ffi::{OsStr, OsString},
-    io,
+    io::{self, Write as _},
     os::{
         fd::{AsFd as _, OwnedFd},
         unix::process::{CommandExt as _, ExitStatusExt as _},
@@ -107,15 +107,20 @@ pub(crate) fn in_qube(
     Ok(command.stdin(stdin).stdout(stdout).stderr(stderr).spawn()?.id())
 }
 
-/// Runs a shell script to its end, unheard.
-pub(crate) fn quietly(script: &str) -> io::Result<ExitStatus> {
-    Command::new("/bin/sh")
-        .args(["-c", script])
+/// Runs the program `ip` on these lines, unheard. It stops at the first that fails.
+pub(crate) fn ip(lines: &str) -> io::Result<ExitStatus> {
+    let mut child = Command::new("ip")
+        .args(["-batch", "-"])
         .env("PATH", SEARCH_PATH)
-        .stdin(Stdio::null())
+        .stdin(Stdio::piped())
         .stdout(Stdio::null())
         .stderr(Stdio::null())
-        .status()
+        .spawn()?;
+    if let Some(mut stdin) = child.stdin.take() {
+        // A program that stopped early says so with its exit code.
+        drop(stdin.write_all(lines.as_bytes()));
+    }
+    child.wait()
 }
 
 /// Starts an executable service of dom0.
@@ -144,8 +149,10 @@ pub(crate) fn daemon(
 }
 
 /// Starts the agent's MCP server on this process' own standard streams.
-pub(crate) fn shim(program: &Path, arguments: &[OsString]) -> io::Result<Child> {
-    Command::new(program).args(arguments).spawn()
+pub(crate) fn shim(program: &Path, arguments: &[OsString]) -> io::Result<tokio::process::Child> {
+    let mut command = Command::new(program);
+    command.args(arguments);
+    tokio::process::Command::from(command).kill_on_drop(true).spawn()
 }
 
 /// Starts the agent's MCP server for a client in this process.

@@ -20,7 +20,7 @@ use crate::{
     layout::{DOM0, Layout, PROGRAMS, QUBES},
     population::Population,
     qrexec,
-    qube::{Mode, StartError},
+    qube::{Mode, Setup, StartError},
     qubesd::{self, EventLog, lifecycle},
     role,
 };
@@ -191,7 +191,7 @@ async fn boot(layout: Layout, options: HostOptions) -> Result<Arc<Shared>, HostE
 async fn probe(shared: &Arc<Shared>, name: Option<&str>) -> Result<(), StartError> {
     let setup = name.and_then(|name| {
         let system = shared.system();
-        system.get(name).map(|qube| shared.setup(&system, qube))
+        system.get(name).map(|qube| Setup { network: None, ..shared.setup(&system, qube) })
     });
     match setup {
         Some(setup) => crate::qube::Running::start(&shared.layout.init(), &setup).await.map(drop),

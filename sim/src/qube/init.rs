@@ -42,10 +42,16 @@ fn serve(setup: Setup) -> io::Result<()> {
         wire::send(&socket, &Report::Failed(error.to_string()), &[])?;
         return Err(error);
     }
+    wire::send(&socket, &Report::Ready, &[])?;
+    // Orders wait in the socket meanwhile, so that no command sees half a network.
+    if let (Mode::Root | Mode::UserNamespace, Some((address, gateway))) =
+        (setup.mode, &setup.network)
+    {
+        network::configure(address, gateway);
+    }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let result = runtime.block_on(async {
         let mut init = Init::new(setup);
-        wire::send(&socket, &Report::Ready, &[])?;
         let result = init.work(&wire::registered(socket)?).await;
         init.end().await;
         result
@@ -59,9 +65,6 @@ fn prepare(setup: &Setup) -> io::Result<()> {
         Mode::Root | Mode::UserNamespace => {
             rustix::system::sethostname(setup.name.as_bytes())?;
             root::enter(setup)?;
-            if let Some((address, gateway)) = &setup.network {
-                network::configure(address, gateway);
-            }
         }
         // Orphans of the qube come back to this process, so that it finds them at the end.
         Mode::Plain => set_child_subreaper(Some(getpid()))?,

@@ -144,6 +144,7 @@ pub(crate) fn until(what: &str, mut is_so: impl FnMut() -> bool) {
     let deadline = Instant::now() + PATIENCE;
     while !is_so() {
         assert!(Instant::now() < deadline, "waited in vain: {what}");
-        std::thread::yield_now();
+        // Looking without a pause would take the time of what is waited for.
+        std::thread::park_timeout(Duration::from_millis(2));
     }
 }

@@ -51,8 +51,8 @@ fn a_listener_hears_what_happens_to_its_qube() {
         decoder.push(&bytes[..count]);
     };
     assert_eq!(next().name, "connection-established");
-    assert_eq!(machine.qubesd(b"admin.vm.property.Set+memory dom0 name dev\0450"), b"0\0");
-    assert_eq!(machine.qubesd(b"admin.vm.property.Set+memory dom0 name work\0450"), b"0\0");
+    assert_eq!(machine.qubesd(b"admin.vm.property.Set+memory dom0 name dev\x00450"), b"0\0");
+    assert_eq!(machine.qubesd(b"admin.vm.property.Set+memory dom0 name work\x00450"), b"0\0");
     assert_eq!(
         next().encode(),
         &b"1\0work\0property-pre-set:memory\0name\0memory\0newvalue\x00450\0oldvalue\x00400\0\0"[..]
