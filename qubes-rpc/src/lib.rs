@@ -6,6 +6,7 @@
 
 mod admission;
 pub mod answer;
+mod audit;
 #[cfg(feature = "schema")]
 pub mod catalogue;
 mod cli;
@@ -22,6 +23,7 @@ mod operator_policy;
 pub mod paths;
 mod plain;
 mod relay;
+mod replace;
 pub mod run;
 pub mod scope_file;
 pub mod serve;

@@ -74,6 +74,26 @@ impl Paths {
         self.at("var/lib/salt-bridge/firewall")
     }
 
+    /// What the operator set.
+    pub fn settings(&self) -> PathBuf {
+        self.at("etc/salt-bridge/settings.toml")
+    }
+
+    /// The file that stands there while everything is paused.
+    pub fn paused(&self) -> PathBuf {
+        self.at("etc/salt-bridge/paused")
+    }
+
+    /// The audit log.
+    pub fn audit_log(&self) -> PathBuf {
+        self.at("var/log/salt-bridge/audit.jsonl")
+    }
+
+    /// The file that names the last line of the audit log.
+    pub fn audit_head(&self) -> PathBuf {
+        self.at("var/lib/salt-bridge/audit-head")
+    }
+
     /// Where qubesd may keep the firewall of a qube of this name.
     pub fn firewall_xml(&self, name: &str) -> [PathBuf; 2] {
         ["appvms", "vm-templates"]

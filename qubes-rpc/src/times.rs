@@ -1,8 +1,18 @@
-//! The clock, as qubesd's firewall counts it.
+//! The clock.
 
 use std::time::{SystemTime, UNIX_EPOCH};
+
+use policy::Until;
 
 /// Seconds since 1970.
 pub(crate) fn seconds_since_1970() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
+}
+
+/// The moment as RFC 3339 writes it, to the millisecond.
+pub(crate) fn now_with_milliseconds() -> String {
+    let now = SystemTime::now();
+    let part = now.duration_since(UNIX_EPOCH).unwrap_or_default().subsec_millis();
+    let second = Until::from_time(now).map(|second| second.to_string()).unwrap_or_default();
+    format!("{}.{part:03}Z", second.trim_end_matches('Z'))
 }
