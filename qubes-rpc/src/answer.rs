@@ -5,7 +5,7 @@ use std::{
     io,
 };
 
-use bytes::{Buf, Bytes};
+use bytes::{Buf, Bytes, buf::Chain};
 use contract::{Fault, Frame, Kind, Stream, frame::render_header, limits};
 use tokio::{
     io::{AsyncWrite, AsyncWriteExt},
@@ -33,10 +33,21 @@ pub struct CallerGone(#[source] pub io::Error);
 #[derive(Debug)]
 pub struct Answer<W> {
     form: Form,
-    writer: Mutex<W>,
+    way: Mutex<Way<W>>,
     cuts: RefCell<Streams<Option<Cut>>>,
     last_line: RefCell<Option<String>>,
     sent: Cell<u64>,
+}
+
+/// The way itself.
+#[derive(Debug)]
+struct Way<W> {
+    writer: W,
+    /// What is still to be sent of a piece whose sender was dropped half-way. It goes first, so
+    /// that a frame never breaks off in the middle.
+    rest: Chain<Bytes, Bytes>,
+    /// A write failed or took too long, and nobody waits for another.
+    lost: bool,
 }
 
 /// The characters of a line of output that progress shows.
@@ -47,7 +58,7 @@ impl<W: AsyncWrite + Unpin> Answer<W> {
     pub fn new(form: Form, writer: W) -> Self {
         Self {
             form,
-            writer: Mutex::new(writer),
+            way: Mutex::new(Way { writer, rest: Bytes::new().chain(Bytes::new()), lost: false }),
             cuts: RefCell::default(),
             last_line: RefCell::default(),
             sent: Cell::new(0),
@@ -162,26 +173,45 @@ impl<W: AsyncWrite + Unpin> Answer<W> {
     /// Closes the way back.
     pub async fn close(self) {
         // A caller that is gone needs no farewell.
-        drop(self.writer.into_inner().shutdown().await);
+        drop(self.way.into_inner().writer.shutdown().await);
     }
 
     async fn frame(&self, frame: Frame) -> Result<(), CallerGone> {
         let header = render_header(frame.kind, frame.payload.len())
             .map_err(|error| CallerGone(io::Error::other(error)))?;
-        self.write(header.as_slice().chain(frame.payload)).await
+        self.send(Bytes::copy_from_slice(&header), frame.payload).await
     }
 
-    async fn write(&self, mut bytes: impl Buf) -> Result<(), CallerGone> {
-        let length = u64::try_from(bytes.remaining()).unwrap_or(u64::MAX);
-        let mut writer = self.writer.lock().await;
-        match timeout(limits::STALLED_READER, writer.write_all_buf(&mut bytes)).await {
-            Ok(Ok(())) => {
-                self.sent.set(self.sent.get().saturating_add(length));
-                Ok(())
-            }
-            Ok(Err(error)) => Err(CallerGone(error)),
-            Err(_) => Err(CallerGone(io::ErrorKind::TimedOut.into())),
+    async fn write(&self, bytes: Bytes) -> Result<(), CallerGone> {
+        self.send(bytes, Bytes::new()).await
+    }
+
+    async fn send(&self, first: Bytes, second: Bytes) -> Result<(), CallerGone> {
+        let mut way = self.way.lock().await;
+        if way.rest.has_remaining() {
+            self.flush(&mut way).await?;
         }
+        way.rest = first.chain(second);
+        self.flush(&mut way).await
+    }
+
+    /// Sends the rest. Dropped half-way it loses nothing.
+    async fn flush(&self, way: &mut Way<W>) -> Result<(), CallerGone> {
+        if way.lost {
+            return Err(CallerGone(io::ErrorKind::NotConnected.into()));
+        }
+        let before = way.rest.remaining();
+        let written =
+            timeout(limits::STALLED_READER, way.writer.write_all_buf(&mut way.rest)).await;
+        let sent = u64::try_from(before - way.rest.remaining()).unwrap_or(u64::MAX);
+        self.sent.set(self.sent.get().saturating_add(sent));
+        let error = match written {
+            Ok(Ok(())) => return Ok(()),
+            Ok(Err(error)) => error,
+            Err(_) => io::ErrorKind::TimedOut.into(),
+        };
+        way.lost = true;
+        Err(CallerGone(error))
     }
 
     fn remember_last_line(&self, bytes: &[u8]) {
@@ -209,5 +239,41 @@ impl<T> Streams<T> {
             Stream::Stdout => &mut self.stdout,
             Stream::Stderr => &mut self.stderr,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use contract::FrameCodec;
+    use tokio::{io::AsyncReadExt, time::Instant};
+    use tokio_util::codec::Decoder;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_frame_whose_sender_was_dropped_half_way_is_finished_before_the_next() {
+        let (mut caller, dom0) = tokio::io::duplex(8);
+        let answer = Answer::new(Form::Framed, dom0);
+        let cut = answer.bytes(Stream::Stdout, Bytes::from_static(b"0123456789"));
+        assert!(timeout(std::time::Duration::from_millis(1), cut).await.is_err());
+        let rest = async {
+            answer.result(b"{}".to_vec()).await.unwrap();
+            answer.close().await;
+        };
+        let mut wire = Vec::new();
+        let (read, ()) = tokio::join!(caller.read_to_end(&mut wire), rest);
+        let mut wire = bytes::BytesMut::from(&wire[..read.unwrap()]);
+        let mut next = || FrameCodec.decode(&mut wire).unwrap().unwrap();
+        assert_eq!(next(), Frame::new(Kind::Stdout, &b"0123456789"[..]));
+        assert_eq!(next(), Frame::new(Kind::Result, &b"{}"[..]));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_caller_that_reads_nothing_is_waited_for_once() {
+        let (_caller, dom0) = tokio::io::duplex(8);
+        let answer = Answer::new(Form::Framed, dom0);
+        let since = Instant::now();
+        assert!(answer.bytes(Stream::Stdout, Bytes::from_static(b"0123456789")).await.is_err());
+        assert!(answer.fault(&Fault::Refused {}).await.is_err());
+        assert_eq!(since.elapsed(), limits::STALLED_READER);
     }
 }
