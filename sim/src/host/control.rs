@@ -81,8 +81,8 @@ impl Host {
     pub fn processes(&self, name: &str) -> Result<Vec<i32>, HostError> {
         let system = self.shared.system();
         let qube = system.get(name).ok_or_else(|| HostError::NoQube(name.to_owned()))?;
-        let Some(running) = &qube.running else { return Ok(Vec::new()) };
-        let all = descendants(running.pid());
+        let pid = qube.running.as_ref().and_then(|running| running.pid());
+        let all = pid.map(descendants).unwrap_or_default();
         Ok(match self.mode() {
             crate::Mode::Plain => all,
             // The first descendant of `unshare` is the init itself.

@@ -20,7 +20,7 @@ use crate::{
     layout::{DOM0, Layout, PROGRAMS, QUBES},
     population::Population,
     qrexec,
-    qube::{Mode, Setup, StartError},
+    qube::{Mode, Running, Setup, StartError},
     qubesd::{self, EventLog, lifecycle},
     role,
 };
@@ -178,7 +178,9 @@ async fn boot(layout: Layout, options: HostOptions) -> Result<Arc<Shared>, HostE
             Ok(()) => {
                 qubesd::serve(&shared, &layout.qubesd_socket()).map_err(HostError::Socket)?;
                 qrexec::serve(&shared, &layout.host_socket()).map_err(HostError::Socket)?;
-                start_all(&shared, &options.population).await;
+                for name in options.population.running() {
+                    lifecycle::assume_running(&shared, name)?;
+                }
                 return Ok(shared);
             }
             Err(error) => reason = Some(error),
@@ -194,17 +196,7 @@ async fn probe(shared: &Arc<Shared>, name: Option<&str>) -> Result<(), StartErro
         system.get(name).map(|qube| Setup { network: None, ..shared.setup(&system, qube) })
     });
     match setup {
-        Some(setup) => crate::qube::Running::start(&shared.layout.init(), &setup).await.map(drop),
+        Some(setup) => Running::start(shared.layout.init(), setup).await.map(drop),
         None => Ok(()),
     }
-}
-
-async fn start_all(shared: &Arc<Shared>, population: &Population) {
-    let mut starts = tokio::task::JoinSet::new();
-    for name in population.running() {
-        let (shared, name) = (Arc::clone(shared), name.to_owned());
-        // A qube that does not start is halted, and its event says why.
-        starts.spawn(async move { drop(lifecycle::start(&shared, &name).await) });
-    }
-    while starts.join_next().await.is_some() {}
 }

@@ -90,6 +90,9 @@ impl Shared {
         fs::create_dir_all(&programs)?;
         let program = fs::read_link(self.layout.program("qrexec-client-vm"))?;
         link_once(&program, &programs.join("qrexec-client-vm"))?;
+        for folder in ["home/user", "etc/qubes-rpc"] {
+            fs::create_dir_all(self.layout.qube_root(&qube.name).join(folder))?;
+        }
         fs::create_dir_all(self.settings(qube))
     }
 
@@ -113,7 +116,7 @@ impl Shared {
         let running: Vec<_> = self.system().all().filter_map(|qube| qube.running.clone()).collect();
         for qube in &running {
             // One that takes no orders has ended.
-            drop(qube.order(&Order::Shutdown, &[]));
+            drop(qube.order(&Order::Shutdown, &[]).await);
         }
         for qube in running {
             let mut ended = qube.ended();

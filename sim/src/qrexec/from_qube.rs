@@ -61,7 +61,7 @@ pub(super) async fn from_qube(
     }
     if let Some(template) = target.strip_prefix("@dispvm:") {
         return match lifecycle::disposable(shared, template, source).await {
-            Ok(name) => run(shared, &name, user, &asked, true),
+            Ok(name) => run(shared, &name, user, &asked, true).await,
             Err(_failure) => refused(),
         };
     }
@@ -72,12 +72,12 @@ pub(super) async fn from_qube(
         name
     };
     match lifecycle::start(shared, &name).await {
-        Ok(()) => run(shared, &name, user, &asked, false),
+        Ok(()) => run(shared, &name, user, &asked, false).await,
         Err(_failure) => refused(),
     }
 }
 
-fn run(
+async fn run(
     shared: &Arc<Shared>,
     name: &str,
     user: &str,
@@ -85,7 +85,7 @@ fn run(
     disposable: bool,
 ) -> Connection {
     let origin = Origin { source: asked.source, service: &asked.service };
-    into_qube::run_service(shared, name, user, &origin, disposable)
+    into_qube::run_service(shared, name, user, &origin, disposable).await
 }
 
 /// What qrexec lets through; everything else becomes `_`.

@@ -60,18 +60,18 @@ pub(super) async fn from_dom0(shared: &Arc<Shared>, target: &str, line: &str) ->
         Some(call) => {
             let (service, source) = call.split_once(' ').unwrap_or((call, "dom0"));
             let source = source.split(' ').next().unwrap_or("dom0");
-            run_service(shared, &name, user, &Origin { source, service }, false)
+            run_service(shared, &name, user, &Origin { source, service }, false).await
         }
         None => {
             let Some(user) = parse_user(user) else { return no_user(user) };
             let argv = ["/bin/bash", "-l", "-c", command].map(str::to_owned).into();
-            run(shared, &name, Command { user, argv, environment: Vec::new() }, false)
+            run(shared, &name, Command { user, argv, environment: Vec::new() }, false).await
         }
     }
 }
 
 /// Runs a service in a qube that runs. A disposable made for the call ends with it.
-pub(super) fn run_service(
+pub(super) async fn run_service(
     shared: &Arc<Shared>,
     name: &str,
     user: &str,
@@ -109,7 +109,7 @@ pub(super) fn run_service(
         ("QREXEC_SERVICE_FULL_NAME".to_owned(), full),
         ("QREXEC_SERVICE_ARGUMENT".to_owned(), argument.unwrap_or_default().to_owned()),
     ];
-    run(shared, name, Command { user, argv, environment }, ends_with_it)
+    run(shared, name, Command { user, argv, environment }, ends_with_it).await
 }
 
 enum Installed {
@@ -137,10 +137,10 @@ fn installed(shared: &Shared, name: &str, service: &str, base: &str) -> Installe
 }
 
 /// Runs a command in a qube that runs.
-fn run(shared: &Arc<Shared>, name: &str, command: Command, ends_with_it: bool) -> Connection {
+async fn run(shared: &Arc<Shared>, name: &str, command: Command, ends_with_it: bool) -> Connection {
     let running = shared.system().get(name).and_then(|qube| qube.running.clone());
     let Some(running) = running else { return not_connected(name) };
-    match hand_over(&running, command) {
+    match hand_over(&running, command).await {
         Ok((connection, end)) => {
             if ends_with_it {
                 let ended = running.ended();
@@ -153,9 +153,9 @@ fn run(shared: &Arc<Shared>, name: &str, command: Command, ends_with_it: bool) -
 }
 
 /// The connection, and a descriptor that hangs up when the caller is gone or has its answer.
-fn hand_over(running: &Running, command: Command) -> std::io::Result<(Connection, OwnedFd)> {
+async fn hand_over(running: &Running, command: Command) -> std::io::Result<(Connection, OwnedFd)> {
     let (process, caller) = answer::pipes()?;
-    running.order(&Order::Run(command), &process.each_ref().map(AsFd::as_fd))?;
+    running.order(&Order::Run(command), &process.each_ref().map(AsFd::as_fd)).await?;
     let [.., end] = process;
     Ok((Connection::pipes(caller), end))
 }

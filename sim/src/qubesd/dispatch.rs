@@ -171,8 +171,8 @@ async fn wait(shared: &Arc<Shared>, asked: &Asked) -> Answer {
     match asked.method.as_str() {
         "admin.vm.Start" => lifecycle::start(shared, name).await?,
         "admin.vm.Kill" => lifecycle::kill(shared, name).await?,
-        "admin.vm.Pause" => lifecycle::pause(shared, name)?,
-        "admin.vm.Unpause" => lifecycle::unpause(shared, name)?,
+        "admin.vm.Pause" => lifecycle::pause(shared, name).await?,
+        "admin.vm.Unpause" => lifecycle::unpause(shared, name).await?,
         _ => {
             let words: Vec<&str> = match asked.argument.as_str() {
                 "" => Vec::new(),

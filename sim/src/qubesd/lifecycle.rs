@@ -1,7 +1,8 @@
 //! Starting, stopping, pausing: state, events, and the processes themselves.
 
 use std::{
-    sync::Arc,
+    ptr,
+    sync::{Arc, Weak},
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
@@ -88,7 +89,7 @@ fn begin(shared: &Shared, name: &str) -> Result<Start, Failure> {
 }
 
 async fn finish(shared: &Arc<Shared>, name: &str, setup: &Setup) -> Done {
-    let started = Running::start(&shared.layout.init(), setup).await;
+    let started = Running::start(shared.layout.init(), setup.clone()).await;
     let mut system = shared.system();
     let running = match started {
         Ok(running) => Arc::new(running),
@@ -113,6 +114,17 @@ async fn finish(shared: &Arc<Shared>, name: &str, setup: &Setup) -> Done {
     Ok(())
 }
 
+/// Lets a qube count as running from the start of the host on. Its init starts when it is needed.
+pub(crate) fn assume_running(shared: &Arc<Shared>, name: &str) -> Done {
+    let mut system = shared.system();
+    let setup = shared.setup(&system, system.require(name)?);
+    let running = Arc::new(Running::idle(shared.layout.init(), setup));
+    mark_running(&mut system, name, &running);
+    drop(system);
+    watch_end(shared, name, &running);
+    Ok(())
+}
+
 fn mark_running(system: &mut System, name: &str, running: &Arc<Running>) {
     let xid = system.take_xid();
     if let Some(qube) = system.get_mut(name) {
@@ -127,12 +139,12 @@ fn mark_running(system: &mut System, name: &str, running: &Arc<Running>) {
 /// Notes when the processes of a qube have ended, whoever ended them.
 fn watch_end(shared: &Arc<Shared>, name: &str, running: &Arc<Running>) {
     let (shared, name) = (Arc::downgrade(shared), name.to_owned());
-    let (mut ended, pid) = (running.ended(), running.pid());
+    let (mut ended, running) = (running.ended(), Arc::downgrade(running));
     tokio::spawn(async move {
         // An error means that the task that watched the process is gone, and so is the process.
         drop(ended.wait_for(|ended| *ended).await);
         if let Some(shared) = shared.upgrade() {
-            halted(&shared, &name, pid);
+            halted(&shared, &name, &running);
         }
     });
 }
@@ -144,10 +156,11 @@ fn reset(system: &System, name: &str) {
 }
 
 /// Notes that a qube has ended. A disposable goes with its end.
-fn halted(shared: &Shared, name: &str, pid: i32) {
+fn halted(shared: &Shared, name: &str, ended: &Weak<Running>) {
     let system = &mut *shared.system();
     let Some(qube) = system.get_mut(name) else { return };
-    if qube.running.as_ref().is_none_or(|running| running.pid() != pid) {
+    // It may run again already, with other processes.
+    if qube.running.as_ref().is_none_or(|running| !ptr::eq(Arc::as_ptr(running), ended.as_ptr())) {
         return;
     }
     qube.running = None;
@@ -177,13 +190,18 @@ fn not_running(name: &str) -> Failure {
 
 /// `admin.vm.Shutdown`. Without `wait` it is over before the qube has ended.
 pub(crate) async fn shutdown(shared: &Arc<Shared>, name: &str, force: bool, wait: bool) -> Done {
-    let (mut ended, patience) = {
+    let (running, heeds, patience) = {
         let mut system = shared.system();
-        let ended = ask_to_end(&mut system, name, force)?;
+        let (running, heeds) = ask_to_end(&mut system, name, force)?;
         let seconds = system.get(name).map(|qube| system.value(qube, "shutdown_timeout"));
         let seconds = seconds.and_then(|seconds| seconds.parse().ok()).unwrap_or(60);
-        (ended, Duration::from_secs(seconds))
+        (running, heeds, Duration::from_secs(seconds))
     };
+    if heeds {
+        // An init that cannot take orders any more has ended, which its watcher notices.
+        drop(running.order(&Order::Shutdown, &[]).await);
+    }
+    let mut ended = running.ended();
     if wait {
         let late = timeout(patience, ended.wait_for(|ended| *ended)).await.is_err();
         if late {
@@ -196,11 +214,12 @@ pub(crate) async fn shutdown(shared: &Arc<Shared>, name: &str, force: bool, wait
     Ok(())
 }
 
+/// The processes, and whether they heed an order to end.
 fn ask_to_end(
     system: &mut System,
     name: &str,
     force: bool,
-) -> Result<watch::Receiver<bool>, Failure> {
+) -> Result<(Arc<Running>, bool), Failure> {
     let qube = system.get(name).ok_or_else(|| Failure::no_such_domain(name))?;
     if qube.is_admin() {
         return Err(Failure::Empty);
@@ -224,17 +243,13 @@ fn ask_to_end(
         }
         return Err(failure);
     }
-    let ended = running.ended();
+    let heeds = !stubborn && power != PowerState::Paused;
     if power == PowerState::Paused {
         running.kill();
-    } else if !stubborn {
-        if let Some(qube) = system.get_mut(name) {
-            qube.power = PowerState::Halting;
-        }
-        // An init that cannot take orders any more has ended, which its watcher notices.
-        drop(running.order(&Order::Shutdown, &[]));
+    } else if let Some(qube) = system.get_mut(name).filter(|_| heeds) {
+        qube.power = PowerState::Halting;
     }
-    Ok(ended)
+    Ok((running, heeds))
 }
 
 /// Waits until the end of a qube has been noted.
@@ -261,18 +276,19 @@ pub(crate) async fn kill(shared: &Arc<Shared>, name: &str) -> Done {
 }
 
 /// `admin.vm.Pause`.
-pub(crate) fn pause(shared: &Shared, name: &str) -> Done {
-    turn(shared, name, &Order::Pause, PowerState::Paused, "paused", not_running)
+pub(crate) async fn pause(shared: &Shared, name: &str) -> Done {
+    turn(shared, name, &Order::Pause, PowerState::Paused, "paused", not_running).await
 }
 
 /// `admin.vm.Unpause`.
-pub(crate) fn unpause(shared: &Shared, name: &str) -> Done {
+pub(crate) async fn unpause(shared: &Shared, name: &str) -> Done {
     turn(shared, name, &Order::Unpause, PowerState::Running, "unpaused", |name| {
         Failure::new("QubesVMNotPausedError", format!("Domain is not paused: '{name}'"))
     })
+    .await
 }
 
-fn turn(
+async fn turn(
     shared: &Shared,
     name: &str,
     order: &Order,
@@ -280,22 +296,21 @@ fn turn(
     event: &str,
     failure: fn(&str) -> Failure,
 ) -> Done {
-    let mut system = shared.system();
-    let qube = system.get_mut(name).ok_or_else(|| Failure::no_such_domain(name))?;
-    if qube.is_admin() {
-        return Err(Failure::Empty);
-    }
-    let fits = match power {
-        PowerState::Paused => matches!(qube.power, PowerState::Running | PowerState::Paused),
-        PowerState::Halted | PowerState::Transient | PowerState::Running | PowerState::Halting => {
-            qube.power == PowerState::Paused
+    let running = {
+        let mut system = shared.system();
+        let qube = system.get_mut(name).ok_or_else(|| Failure::no_such_domain(name))?;
+        if qube.is_admin() {
+            return Err(Failure::Empty);
         }
+        let pauses = power == PowerState::Paused;
+        let fits = qube.power == PowerState::Paused || pauses && qube.power == PowerState::Running;
+        let running = qube.running.clone().filter(|_| fits).ok_or_else(|| failure(name))?;
+        qube.power = power;
+        system.emit(name, format!("domain-pre-{event}"), &[]);
+        running
     };
-    let running = qube.running.clone().filter(|_| fits).ok_or_else(|| failure(name))?;
-    qube.power = power;
-    system.emit(name, format!("domain-pre-{event}"), &[]);
     // As with the shutdown: an init that does not take orders has ended.
-    drop(running.order(order, &[]));
-    system.emit(name, format!("domain-{event}"), &[]);
+    drop(running.order(order, &[]).await);
+    shared.system().emit(name, format!("domain-{event}"), &[]);
     Ok(())
 }
