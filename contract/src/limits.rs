@@ -18,6 +18,10 @@ pub const BODY_BYTES: u64 = 8 * 1024 * 1024;
 pub const PLAIN_REQUEST_BYTES: usize = 64 * 1024;
 /// The longest unframed `VmWriteFile` request: 8 MiB of content, escaped as JSON.
 pub const PLAIN_WRITE_BYTES: usize = 12 * 1024 * 1024;
+/// The most keys of an unframed request.
+pub const PLAIN_KEYS: usize = 32;
+/// The memory that the long requests of one agent may take at once; further ones wait.
+pub const REQUESTS_PER_AGENT_BYTES: usize = 64 * 1024 * 1024;
 /// The longest payload of one frame, in bytes.
 pub const FRAME_BYTES: usize = 64 * 1024;
 /// The longest JSON result that the agent's side puts together from its parts, in bytes.
@@ -53,6 +57,11 @@ pub const FILE: Duration = Duration::from_secs(120);
 pub const QUBESD: Duration = Duration::from_secs(20);
 /// The time for a caller's descriptor and request line to arrive.
 pub const REQUEST: Duration = Duration::from_secs(10);
+/// The time for the raw bytes behind a request line to arrive.
+pub const BODY: Duration = Duration::from_secs(60);
+/// An admission that is older than this when the request is complete is made anew, so that a
+/// caller that sends slowly keeps no authority that has ended meanwhile.
+pub const ADMISSION: Duration = Duration::from_millis(100);
 /// After this silence an unframed request without fields counts as complete.
 pub const PLAIN_SILENCE: Duration = Duration::from_millis(500);
 /// The longest a caller may read nothing while dom0 has something to say.
@@ -68,6 +77,9 @@ pub const CALLS_IN_FLIGHT: usize = 8;
 pub const LONG_CALLS_IN_FLIGHT: usize = 6;
 /// Calls of one agent that dom0 works on at once; further ones get `Busy`.
 pub const CALLS_PER_AGENT: usize = 64;
+/// Connections of one agent that dom0 holds at once; further ones are closed without an answer, so
+/// that one agent cannot take all connections from the others.
+pub const CONNECTIONS_PER_AGENT: usize = 80;
 /// Connections that dom0 holds at once; further ones wait to be accepted.
 pub const CONNECTIONS: usize = 128;
 /// The pause after a connection could not be accepted, so that a lack of descriptors does not spin.

@@ -19,6 +19,8 @@ use contract::Aim;
 /// Why a call is not admitted.
 #[derive(Debug)]
 pub(crate) enum NotAdmitted {
+    /// Too many calls of the agent are under way.
+    Busy,
     /// For lack of authority. The reason is the operator's alone.
     Refused(String),
     /// qubesd could not be asked.

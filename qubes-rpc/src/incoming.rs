@@ -4,13 +4,18 @@ use std::io;
 
 use bytes::{Bytes, BytesMut};
 use contract::{Fault, RequestLine, RequestLineError, limits};
+use serde::de::IgnoredAny;
 use serde_json::{Map, Value};
 use tokio::{
     io::{AsyncRead, AsyncReadExt},
-    time::{Instant, timeout, timeout_at},
+    time::{Instant, timeout_at},
 };
 
-use crate::answer::Form;
+use crate::{
+    agents::{Held, Memory},
+    answer::Form,
+    flat::Flat,
+};
 
 /// A whole request.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -28,6 +33,8 @@ pub struct Incoming {
     pub form: Form,
     /// The request, or what is wrong with it.
     pub request: Result<Request, Fault>,
+    /// The memory of a long request, given back when this is dropped.
+    pub held: Option<Held>,
 }
 
 /// What a service expects of an unframed request.
@@ -37,6 +44,8 @@ pub struct Expected {
     pub plain_bytes: usize,
     /// Whether silence stands for an empty request.
     pub silence_is_empty: bool,
+    /// Whether the request itself does not matter, because its sender will be refused.
+    pub form_only: bool,
 }
 
 enum Ended {
@@ -48,11 +57,12 @@ enum Ended {
 pub async fn read_request<R: AsyncRead + Unpin>(
     reader: &mut R,
     expected: Expected,
+    memory: &Memory,
 ) -> io::Result<Incoming> {
-    let deadline = Instant::now() + limits::REQUEST;
+    let mut deadline = Instant::now() + limits::REQUEST;
     let limit = expected.plain_bytes.max(limits::REQUEST_LINE_BYTES);
     let mut buffer = BytesMut::new();
-    let mut first_line_seen = false;
+    let (mut first_line_seen, mut next_try, mut held) = (false, 0, None);
     loop {
         let before = buffer.len();
         let ended = read_more(reader, &mut buffer, deadline).await?;
@@ -61,49 +71,75 @@ pub async fn read_request<R: AsyncRead + Unpin>(
         {
             first_line_seen = true;
             let line = buffer.get(..=before + end).unwrap_or_default();
-            if is_framed(line) {
+            let is_framed = is_framed(line);
+            if expected.form_only {
+                let form = if is_framed { Form::Framed } else { Form::Plain };
+                return Ok(Incoming { form, request: Ok(Request::default()), held });
+            }
+            if is_framed {
                 let parsed = RequestLine::parse(line);
                 drop(buffer.split_to(before + end + 1));
-                return Ok(framed(reader, parsed, buffer).await);
+                return Ok(framed(reader, parsed, buffer, memory).await);
             }
         }
         if buffer.len() > limit {
             let message = format!("a request may have at most {limit} bytes");
             let form = if is_framed(&buffer) { Form::Framed } else { Form::Plain };
-            return Ok(Incoming { form, request: Err(Fault::TooLarge { message }) });
+            return Ok(Incoming { form, request: Err(Fault::TooLarge { message }), held });
+        }
+        if buffer.len() > limits::REQUEST_LINE_BYTES && held.is_none() {
+            // The text and the content that is taken out of it.
+            held = memory.take(2 * limit).await;
+            if held.is_none() {
+                return Ok(plain(Err(Fault::Busy {}), None));
+            }
+            deadline = Instant::now() + limits::REQUEST;
         }
         match ended {
-            None if buffer.ends_with(b"\n") => {
+            None if buffer.ends_with(b"\n") && buffer.len() >= next_try => {
                 if let Some(request) = whole_object(&buffer) {
-                    return Ok(plain(within(request, buffer.len(), expected)));
+                    return Ok(plain(within(request, buffer.len(), expected), held));
                 }
+                // A long request that comes line by line is not read again for every line.
+                next_try = if buffer.len() < 4096 { 0 } else { buffer.len() + buffer.len() / 8 };
             }
             None => {}
             Some(Ended::Silence) if waits_for_more(&buffer, expected, deadline) => {}
             Some(Ended::Silence) if buffer.is_empty() && !expected.silence_is_empty => {
-                return Ok(plain(Err(Fault::bad_request("no request arrived"))));
+                return Ok(plain(Err(Fault::bad_request("no request arrived")), held));
             }
             Some(Ended::Silence | Ended::Input) => {
                 if is_framed(&buffer) {
                     let fault = Fault::bad_request("the request line has no end");
-                    return Ok(Incoming { form: Form::Framed, request: Err(fault) });
+                    return Ok(Incoming { form: Form::Framed, request: Err(fault), held });
                 }
-                return Ok(plain(plain_request(&buffer, expected)));
+                return Ok(plain(plain_request(&buffer, expected), held));
             }
         }
     }
 }
 
-/// A caller whose request has to hold something gets the time to send it.
+/// A caller whose request has to hold something, or has only begun, gets the time to send it.
 fn waits_for_more(buffer: &[u8], expected: Expected, deadline: Instant) -> bool {
-    buffer.is_empty() && !expected.silence_is_empty && Instant::now() < deadline
+    let more = if buffer.is_empty() { !expected.silence_is_empty } else { has_only_begun(buffer) };
+    more && Instant::now() < deadline
 }
 
+/// Whether a JSON object begins here that does not end here.
+fn has_only_begun(buffer: &[u8]) -> bool {
+    buffer.trim_ascii_start().starts_with(b"{")
+        && serde_json::from_slice::<IgnoredAny>(buffer).is_err_and(|error| error.is_eof())
+}
+
+/// Silence is also what comes behind the deadline, however fast the caller sends.
 async fn read_more<R: AsyncRead + Unpin>(
     reader: &mut R,
     buffer: &mut BytesMut,
     deadline: Instant,
 ) -> io::Result<Option<Ended>> {
+    if Instant::now() >= deadline {
+        return Ok(Some(Ended::Silence));
+    }
     let silence = deadline.min(Instant::now() + limits::PLAIN_SILENCE);
     buffer.reserve(16 * 1024);
     match timeout_at(silence, reader.read_buf(buffer)).await {
@@ -119,19 +155,24 @@ fn is_framed(line: &[u8]) -> bool {
     let start = line.trim_ascii_start();
     let key = start.strip_prefix(b"{").map(<[u8]>::trim_ascii_start);
     key.is_some_and(|rest| rest.starts_with(b"\"frames\""))
-        || serde_json::from_slice::<Map<String, Value>>(line)
-            .is_ok_and(|object| object.contains_key("frames"))
+        // A longer line would take many times its memory, and is no request line.
+        || line.len() <= limits::REQUEST_LINE_BYTES
+            && serde_json::from_slice::<Map<String, Value>>(line)
+                .is_ok_and(|object| object.contains_key("frames"))
 }
 
 async fn framed<R: AsyncRead + Unpin>(
     reader: &mut R,
     parsed: Result<RequestLine, RequestLineError>,
     arrived: BytesMut,
+    memory: &Memory,
 ) -> Incoming {
+    let mut held = None;
     let request = match parsed {
-        Ok(line) => read_body(reader, line.body, arrived)
-            .await
-            .map(|body| Request { args: line.args, body }),
+        Ok(line) => read_body(reader, line.body, arrived, memory).await.map(|(body, memory)| {
+            held = memory;
+            Request { args: line.args, body }
+        }),
         Err(error @ (RequestLineError::TooLong | RequestLineError::Body(_))) => {
             Err(Fault::TooLarge { message: error.to_string() })
         }
@@ -139,7 +180,7 @@ async fn framed<R: AsyncRead + Unpin>(
             Err(Fault::bad_request(error.to_string()))
         }
     };
-    Incoming { form: Form::Framed, request }
+    Incoming { form: Form::Framed, request, held }
 }
 
 /// Reads the counted bytes; `length` is within its limit, and memory grows only as they arrive.
@@ -147,30 +188,41 @@ async fn read_body<R: AsyncRead + Unpin>(
     reader: &mut R,
     length: u64,
     mut body: BytesMut,
-) -> Result<Bytes, Fault> {
+    memory: &Memory,
+) -> Result<(Bytes, Option<Held>), Fault> {
     let length = usize::try_from(length).unwrap_or(usize::MAX);
+    let held = if length > limits::REQUEST_LINE_BYTES {
+        // A buffer that grows has up to twice the room that it needs.
+        Some(memory.take(length.saturating_mul(2)).await.ok_or(Fault::Busy {})?)
+    } else {
+        None
+    };
+    let whole = Instant::now() + limits::BODY;
     while body.len() < length {
-        match timeout(limits::REQUEST, reader.read_buf(&mut body)).await {
-            Ok(Ok(1..)) => {}
+        let deadline = whole.min(Instant::now() + limits::REQUEST);
+        match timeout_at(deadline, reader.read_buf(&mut body)).await {
+            Ok(Ok(1..)) if Instant::now() < whole => {}
             Ok(Ok(0) | Err(_)) => {
                 let arrived = body.len();
                 return Err(Fault::bad_request(format!(
                     "the body ended after {arrived} of {length} bytes"
                 )));
             }
-            Err(_) => return Err(Fault::TimedOut { message: "the body did not arrive".into() }),
+            Ok(Ok(_)) | Err(_) => {
+                return Err(Fault::TimedOut { message: "the body did not arrive".into() });
+            }
         }
     }
     body.truncate(length);
-    Ok(body.freeze())
+    Ok((body.freeze(), held))
 }
 
-fn plain(request: Result<Request, Fault>) -> Incoming {
-    Incoming { form: Form::Plain, request }
+fn plain(request: Result<Request, Fault>, held: Option<Held>) -> Incoming {
+    Incoming { form: Form::Plain, request, held }
 }
 
 fn whole_object(buffer: &[u8]) -> Option<Request> {
-    let args = serde_json::from_slice(buffer).ok()?;
+    let Flat(args) = serde_json::from_slice(buffer).ok()?;
     Some(Request { args, body: Bytes::new() })
 }
 
@@ -186,7 +238,7 @@ fn plain_request(buffer: &[u8], expected: Expected) -> Result<Request, Fault> {
     if buffer.trim_ascii().is_empty() {
         return Ok(Request::default());
     }
-    let args = serde_json::from_slice(buffer).map_err(|error| {
+    let Flat(args) = serde_json::from_slice(buffer).map_err(|error| {
         Fault::bad_request(format!("the request is not a JSON object: {error}"))
     })?;
     within(Request { args, body: Bytes::new() }, buffer.len(), expected)
@@ -197,8 +249,10 @@ mod tests {
     use super::*;
     use tokio::io::AsyncWriteExt;
 
-    const LIST: Expected = Expected { plain_bytes: 64 * 1024, silence_is_empty: true };
-    const EXEC: Expected = Expected { plain_bytes: 64 * 1024, silence_is_empty: false };
+    const LIST: Expected =
+        Expected { plain_bytes: 64 * 1024, silence_is_empty: true, form_only: false };
+    const EXEC: Expected = Expected { silence_is_empty: false, ..LIST };
+    const LARGE: Expected = Expected { plain_bytes: limits::PLAIN_WRITE_BYTES, ..EXEC };
 
     async fn read(pieces: &[&[u8]], close: bool, expected: Expected) -> Incoming {
         let (mut client, mut server) = tokio::io::duplex(1 << 20);
@@ -208,7 +262,8 @@ mod tests {
         if close {
             client.shutdown().await.unwrap();
         }
-        let incoming = read_request(&mut server, expected).await.unwrap();
+        let memory = Memory::new();
+        let incoming = read_request(&mut server, expected, &memory).await.unwrap();
         drop(client);
         incoming
     }
@@ -276,7 +331,67 @@ mod tests {
     async fn a_plain_request_above_its_limit_is_refused_whole() {
         let text = format!("{{\"cmd\":\"{}\"}}\n", "y".repeat(65_536));
         assert!(message(read(&[text.as_bytes()], false, EXEC).await).contains("65536"));
-        let write = Expected { plain_bytes: limits::PLAIN_WRITE_BYTES, silence_is_empty: false };
-        assert!(read(&[text.as_bytes()], false, write).await.request.is_ok());
+        assert!(read(&[text.as_bytes()], false, LARGE).await.request.is_ok());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_body_that_trickles_in_has_one_deadline_for_all_of_it() {
+        let (mut client, mut server) = tokio::io::duplex(1 << 16);
+        client.write_all(b"{\"frames\":1,\"body\":1000}\n").await.unwrap();
+        let (start, memory) = (Instant::now(), Memory::new());
+        let trickle = async {
+            loop {
+                tokio::time::sleep(limits::REQUEST / 2).await;
+                client.write_all(b"x").await.unwrap();
+            }
+        };
+        let incoming = tokio::select! {
+            incoming = read_request(&mut server, EXEC, &memory) => incoming.unwrap(),
+            () = trickle => unreachable!(),
+        };
+        assert!(matches!(incoming.request, Err(Fault::TimedOut { .. })));
+        assert_eq!(start.elapsed(), limits::BODY);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_request_that_pauses_within_its_object_is_waited_for() {
+        for (begin, end, form) in
+            [("{\"cmd\":", "\"id\"}\n", Form::Plain), ("{\"fra", "mes\":1}\n", Form::Framed)]
+        {
+            let (mut client, mut server) = tokio::io::duplex(1 << 16);
+            client.write_all(begin.as_bytes()).await.unwrap();
+            let slow = async {
+                tokio::time::sleep(limits::PLAIN_SILENCE * 3).await;
+                client.write_all(end.as_bytes()).await.unwrap();
+            };
+            let memory = Memory::new();
+            let (incoming, ()) = tokio::join!(read_request(&mut server, LIST, &memory), slow);
+            let incoming = incoming.unwrap();
+            assert_eq!((incoming.form, incoming.request.is_ok()), (form, true), "{begin}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn text_that_would_swell_in_memory_is_no_request() {
+        let many: String = (0..1000).map(|key| format!("\"{key}\":1,")).collect();
+        for bad in [format!("{{\"a\":[{}1]}}\n", "1,".repeat(1000)), format!("{{{many}\"a\":1}}\n")]
+        {
+            let told = message(read(&[bad.as_bytes()], true, LARGE).await);
+            assert!(told.contains("not a JSON object"), "{told}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_refused_caller_is_read_only_far_enough_to_tell_its_form() {
+        let only = Expected { form_only: true, ..LIST };
+        let start = Instant::now();
+        for (bytes, form) in [
+            (&b"{\"frames\":1,\"body\":8388608}\n"[..], Form::Framed),
+            (b"{\n", Form::Plain),
+            (b"\n", Form::Plain),
+        ] {
+            assert_eq!(read(&[bytes], false, only).await.form, form);
+        }
+        assert_eq!(start.elapsed(), std::time::Duration::ZERO);
     }
 }

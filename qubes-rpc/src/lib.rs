@@ -5,6 +5,7 @@
 //! of a qube, only a `ManagedQube`.
 
 mod admission;
+pub mod agents;
 pub mod answer;
 mod audit;
 #[cfg(feature = "schema")]
@@ -14,12 +15,15 @@ pub mod cut;
 pub mod descriptor;
 pub mod error;
 mod firewall;
+mod flat;
 pub mod handle;
+mod hang_up;
 pub mod host;
 pub mod incoming;
 pub mod journal;
 mod operator;
 mod operator_policy;
+mod outcome;
 pub mod paths;
 mod plain;
 mod relay;

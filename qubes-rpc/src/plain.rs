@@ -20,6 +20,7 @@ pub(crate) fn expected(entry: &Entry) -> Expected {
             entry.name,
             "VmList" | "VmStart" | "VmShutdown" | "VmNetworkInfo" | "FirewallList"
         ),
+        form_only: false,
     }
 }
 

@@ -2,22 +2,18 @@
 //! happens becomes an answer.
 
 use std::{
-    cell::RefCell,
-    collections::HashMap,
     io,
-    os::fd::AsFd,
     panic::AssertUnwindSafe,
     rc::Rc,
     sync::Arc,
     time::{Duration, SystemTime},
 };
 
-use admin_api::QubeName;
 use contract::{Fault, limits};
 use futures_util::FutureExt;
 use serde_json::Value;
 use tokio::{
-    io::{AsyncBufReadExt, AsyncReadExt, BufReader, Interest},
+    io::{AsyncBufReadExt, AsyncReadExt, BufReader},
     net::{UnixListener, UnixStream, unix::OwnedReadHalf},
     sync::Semaphore,
     task::JoinSet,
@@ -27,20 +23,19 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     admission::{Admission, NotAdmitted, admit},
-    answer::{Answer, CallerGone, Form},
+    agents::{Agents, Connection},
+    answer::{Answer, Form},
     descriptor::Descriptor,
-    error::{Error, chain},
+    error::Error,
     handle::Call,
+    hang_up::hang_up,
     host::Host,
     incoming::{Expected, Incoming, Request, read_request},
     journal::{self, Line},
+    outcome::{Outcome, failed},
     plain,
-    run::RunError,
     service::Admitted,
 };
-
-/// The calls of each agent that are under way.
-type Counts = Rc<RefCell<HashMap<QubeName, usize>>>;
 
 /// Accepts calls until `stop`, or until there was nothing to do for `idle`.
 pub async fn serve(
@@ -50,7 +45,7 @@ pub async fn serve(
     stop: CancellationToken,
 ) {
     let room = Arc::new(Semaphore::new(limits::CONNECTIONS));
-    let counts = Counts::default();
+    let agents = Agents::default();
     let mut calls = JoinSet::new();
     loop {
         let nothing_to_do = calls.is_empty();
@@ -71,9 +66,9 @@ pub async fn serve(
             Some(_) = calls.join_next(), if !calls.is_empty() => {}
             (permit, connection) = accepted => match connection {
                 Ok((stream, _)) => {
-                    let (host, counts, stop) = (Rc::clone(&host), Rc::clone(&counts), stop.clone());
+                    let (host, agents, stop) = (Rc::clone(&host), agents.clone(), stop.clone());
                     calls.spawn_local(async move {
-                        connection_task(&host, &counts, &stop, stream).await;
+                        connection_task(&host, &agents, &stop, stream).await;
                         drop(permit);
                     });
                 }
@@ -93,7 +88,7 @@ pub async fn serve(
 
 async fn connection_task(
     host: &Host,
-    counts: &Counts,
+    agents: &Agents,
     stop: &CancellationToken,
     stream: UnixStream,
 ) {
@@ -106,20 +101,18 @@ async fn connection_task(
         Ok(Err(error)) => return journal::say(&format!("call {id}: {error}")),
         Err(_) => return journal::say(&format!("call {id}: no service descriptor came")),
     };
-    let _counted = Counted::new(counts, &descriptor.source);
+    let connection = agents.connect(&descriptor.source);
+    if connection.count > limits::CONNECTIONS_PER_AGENT {
+        let agent = &descriptor.source;
+        return journal::say(&format!("call {id}: {agent} has too many connections"));
+    }
     let mut call = Call {
         id,
         body: bytes::Bytes::new(),
         answer: Answer::new(Form::Plain, write),
         gone: stop.child_token(),
     };
-    let over =
-        counts.borrow().get(&descriptor.source).is_some_and(|n| *n > limits::CALLS_PER_AGENT);
-    let outcome = if over {
-        Outcome::fault(Fault::Busy {}, String::new())
-    } else {
-        one_call(host, &descriptor, &mut call, &mut reader).await
-    };
+    let outcome = one_call(host, &descriptor, &connection, &mut call, &mut reader).await;
     let outcome = outcome.deliver(&call).await;
     journal::tell(&Line {
         call: &call.id,
@@ -132,7 +125,7 @@ async fn connection_task(
         bytes_out: call.answer.sent(),
     });
     call.answer.close().await;
-    if outcome.fault.is_some() {
+    if matches!(&outcome.fault, Some(fault) if *fault != (Fault::Busy {})) {
         // Closing over unread bytes would take the answer from a caller that still writes.
         let (mut rest, mut sink) = (reader.take(limits::DRAIN_BYTES), tokio::io::sink());
         drop(timeout(limits::REQUEST, tokio::io::copy(&mut rest, &mut sink)).await);
@@ -149,69 +142,58 @@ async fn read_descriptor(reader: &mut BufReader<OwnedReadHalf>) -> io::Result<De
     Descriptor::parse(&bytes).map_err(io::Error::other)
 }
 
-/// What became of a call.
-struct Outcome {
-    fault: Option<Fault>,
-    /// What goes to the caller after the streams.
-    last: Vec<u8>,
-    detail: String,
-}
-
-impl Outcome {
-    fn fault(fault: Fault, detail: String) -> Self {
-        Self { fault: Some(fault), last: Vec::new(), detail }
-    }
-
-    fn name(&self) -> &'static str {
-        match &self.fault {
-            None => "ok",
-            Some(Fault::Refused {}) => "Refused",
-            Some(Fault::BadRequest { .. }) => "BadRequest",
-            Some(Fault::NotRunning { .. }) => "NotRunning",
-            Some(Fault::TimedOut { .. }) => "TimedOut",
-            Some(Fault::TooLarge { .. }) => "TooLarge",
-            Some(Fault::Busy {}) => "Busy",
-            Some(Fault::Failed { .. }) => "Failed",
-        }
-    }
-
-    async fn deliver(mut self, call: &Call) -> Self {
-        let sent = match (&self.fault, call.answer.form()) {
-            (Some(fault), _) => call.answer.fault(fault).await,
-            (None, Form::Framed) => call.answer.result(std::mem::take(&mut self.last)).await,
-            (None, Form::Plain) => call.answer.text(std::mem::take(&mut self.last)).await,
-        };
-        if let Err(error) = sent
-            && self.detail.is_empty()
-        {
-            self.detail = chain(&error);
-        }
-        self
-    }
-}
+/// A caller that is not admitted is read only far enough to learn which form it speaks.
+const NOTHING: Expected =
+    Expected { plain_bytes: limits::PLAIN_REQUEST_BYTES, silence_is_empty: true, form_only: true };
 
 async fn one_call(
     host: &Host,
     descriptor: &Descriptor,
+    connection: &Connection,
     call: &mut Call,
     reader: &mut BufReader<OwnedReadHalf>,
 ) -> Outcome {
-    let admission = admit(host, descriptor, SystemTime::now()).await;
+    let since = Instant::now();
+    let mut admission = if connection.count > limits::CALLS_PER_AGENT {
+        Err(NotAdmitted::Busy)
+    } else {
+        admit(host, descriptor, SystemTime::now()).await
+    };
     let expected = match &admission {
         Ok(admission) => plain::expected(admission.entry),
-        // A refused caller is read only far enough to learn which form it speaks.
-        Err(_) => Expected { plain_bytes: limits::PLAIN_REQUEST_BYTES, silence_is_empty: true },
+        Err(_) => NOTHING,
     };
-    let Incoming { form, request } = match read_request(reader, expected).await {
+    let incoming = match read_request(reader, expected, &connection.memory).await {
         Ok(incoming) => incoming,
         Err(error) => return Outcome::fault(Fault::Refused {}, format!("caller gone: {error}")),
     };
+    let Incoming { form, request, held: _held } = incoming;
     call.answer.set_form(form);
+    if admission.is_ok() && since.elapsed() > limits::ADMISSION {
+        // A caller that sent slowly keeps no authority that has ended meanwhile.
+        admission = admit(host, descriptor, SystemTime::now()).await;
+    }
     let admission = match admission {
         Ok(admission) => admission,
+        Err(NotAdmitted::Busy) => return Outcome::fault(Fault::Busy {}, String::new()),
         Err(NotAdmitted::Refused(reason)) => return Outcome::fault(Fault::Refused {}, reason),
-        Err(NotAdmitted::Failed(error)) => return failed(Error::Qubesd(error), &call.id),
+        Err(NotAdmitted::Failed(error)) => return failed(error.into(), &call.id),
     };
+    let answered = admitted_call(host, descriptor, admission, request, call, reader).await;
+    call.body = bytes::Bytes::new();
+    answered
+}
+
+/// Does the work of an admitted call, and renders what comes of it.
+async fn admitted_call(
+    host: &Host,
+    descriptor: &Descriptor,
+    admission: Admission,
+    request: Result<Request, Fault>,
+    call: &mut Call,
+    reader: &mut BufReader<OwnedReadHalf>,
+) -> Outcome {
+    let form = call.answer.form();
     let entry = admission.entry;
     let mut asked = serde_json::Map::new();
     let worked = match request.and_then(|request| match form {
@@ -227,19 +209,21 @@ async fn one_call(
         }
         Err(fault) => Err(fault.into()),
     };
-    match worked {
-        Ok(value) => Outcome {
-            fault: None,
-            detail: String::new(),
-            last: match form {
-                Form::Framed => serde_json::to_vec(&value).unwrap_or_default(),
-                Form::Plain => {
-                    plain::render(entry, &asked, descriptor.untrusted_qube(), &value).into_bytes()
-                }
-            },
-        },
-        Err(error) => failed(error, &call.id),
+    let value = match worked {
+        Ok(value) => value,
+        Err(error) => return failed(error, &call.id),
+    };
+    let last = match form {
+        Form::Framed => serde_json::to_vec(&value).unwrap_or_default(),
+        Form::Plain => {
+            plain::render(entry, &asked, descriptor.untrusted_qube(), &value).into_bytes()
+        }
+    };
+    if form == Form::Framed && last.len() > limits::RESULT_BYTES {
+        let message = format!("a result may have at most {} bytes", limits::RESULT_BYTES);
+        return Outcome::fault(Fault::TooLarge { message }, String::new());
     }
+    Outcome { fault: None, detail: String::new(), last }
 }
 
 /// Runs the handler, watches the caller meanwhile, and keeps a panic within the call.
@@ -276,98 +260,5 @@ async fn work(
         result = handler => result.unwrap_or(Err(Error::Panicked)),
         () = progress => Err(Fault::Refused {}.into()),
         () = watch => Err(Fault::Refused {}.into()),
-    }
-}
-
-/// Resolves when the caller is gone: with the end of a framed caller's input, or when nobody
-/// would read a plain caller's answer any more.
-async fn hang_up(reader: &mut BufReader<OwnedReadHalf>, form: Form) {
-    match form {
-        Form::Framed => {
-            drop(tokio::io::copy(reader, &mut tokio::io::sink()).await);
-        }
-        Form::Plain => {
-            if let Err(error) = write_closed(reader.get_ref()).await {
-                journal::say(&format!("cannot watch a caller: {error}"));
-                std::future::pending::<()>().await;
-            }
-        }
-    }
-}
-
-/// A second registration of the same socket, because its readiness is cleared here on purpose.
-async fn write_closed(read: &OwnedReadHalf) -> io::Result<()> {
-    let duplicate = read.as_ref().as_fd().try_clone_to_owned()?;
-    let socket = UnixStream::from_std(duplicate.into())?;
-    while !socket.ready(Interest::WRITABLE).await?.is_write_closed() {
-        // Forgets "writable", so that only the next change wakes this.
-        drop(socket.try_io(Interest::WRITABLE, || Err::<(), _>(io::ErrorKind::WouldBlock.into())));
-    }
-    Ok(())
-}
-
-/// The one place where an error becomes what the caller is told.
-fn failed(error: Error, id: &str) -> Outcome {
-    let broken = |message: &str| Fault::Failed { message: message.into(), call: id.into() };
-    let fault = match &error {
-        Error::Fault(fault) => fault.clone(),
-        Error::Qubesd(admin_api::Error::TimedOut) => {
-            Fault::TimedOut { message: "qubesd did not answer in time".into() }
-        }
-        Error::Qubesd(admin_api::Error::Exception(exception)) => {
-            broken(&format!("qubesd answered {}", exception.kind))
-        }
-        Error::Qubesd(admin_api::Error::Empty) => broken("qubesd did not accept the request"),
-        Error::Qubesd(_) => broken("qubesd cannot be reached or answers nonsense"),
-        Error::Run(error) => broken(told(error)),
-        Error::CallerGone(CallerGone(_)) => broken("the caller went away"),
-        Error::File(_) => broken("a file in dom0 could not be used"),
-        Error::TcpPolicy(_) => broken("the helper that writes qubes.ConnectTCP policy failed"),
-        Error::Stored(what) => broken(what),
-        Error::Encoding(_) | Error::Panicked => broken("internal error"),
-    };
-    Outcome::fault(fault, chain(&error))
-}
-
-/// What a caller may know of work that could not be run.
-fn told(error: &RunError) -> &'static str {
-    match error {
-        RunError::Missing(_) => "qrexec-client is missing in dom0",
-        RunError::Refused { .. } => "qrexec in dom0 refused to reach the qube",
-        RunError::NotFound { .. } => "the qube has no service qubes.VMShell",
-        RunError::CannotExecute { .. } => "the qube cannot be reached, or has no such user",
-        RunError::Vanished { .. } => "the connection to the qube broke before the work ended",
-        RunError::Stalled => "the qube does not answer",
-        RunError::Unkillable => "a process in the qube could not be killed",
-        RunError::Garbled => "the qube answered nonsense",
-        RunError::BodyCut => "the body ended early",
-        RunError::Unready { .. } => "the qube could not take the request",
-        RunError::NulByte(_) => "a NUL cannot be passed to the qube",
-        RunError::Io(_) => "the connection to the qube failed",
-    }
-}
-
-/// Counts a call of an agent as long as it lives.
-struct Counted {
-    counts: Counts,
-    agent: QubeName,
-}
-
-impl Counted {
-    fn new(counts: &Counts, agent: &QubeName) -> Self {
-        *counts.borrow_mut().entry(agent.clone()).or_insert(0) += 1;
-        Self { counts: Rc::clone(counts), agent: agent.clone() }
-    }
-}
-
-impl Drop for Counted {
-    fn drop(&mut self) {
-        let mut counts = self.counts.borrow_mut();
-        if let Some(count) = counts.get_mut(&self.agent) {
-            *count -= 1;
-            if *count == 0 {
-                counts.remove(&self.agent);
-            }
-        }
     }
 }
