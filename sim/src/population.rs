@@ -38,9 +38,15 @@ impl Resident {
         Self::new(name, Class::App, label).with("template", "fedora-42")
     }
 
-    fn template(name: &str) -> Self {
+    /// A template, which is halted.
+    pub fn template(name: &str) -> Self {
         let qube = Self::new(name, Class::Template, "black").with("netvm", "");
         qube.feature("qrexec", "1").feature("vmexec", "1").feature("os", "Linux")
+    }
+
+    /// A qube with a root file system of its own, which is halted.
+    pub fn standalone(name: &str, label: &'static str) -> Self {
+        Self::new(name, Class::Standalone, label)
     }
 
     /// The same qube, running.
@@ -50,9 +56,10 @@ impl Resident {
         self
     }
 
-    /// The same qube with a property set.
+    /// The same qube with a property set, instead of what it was set to.
     #[must_use]
     pub fn with(mut self, property: &'static str, value: &str) -> Self {
+        self.properties.retain(|(known, _)| *known != property);
         self.properties.push((property, value.to_owned()));
         self
     }
@@ -74,11 +81,14 @@ impl Resident {
 
 /// The qubes of a host, beside dom0.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Population(Vec<Resident>);
+pub struct Population {
+    residents: Vec<Resident>,
+    properties: Vec<(&'static str, String)>,
+}
 
 impl Default for Population {
     fn default() -> Self {
-        Self(vec![
+        Self::of(vec![
             Resident::template("fedora-42"),
             Resident::template("debian-13"),
             Resident::app("sys-net", "red")
@@ -107,16 +117,31 @@ impl Default for Population {
 }
 
 impl Population {
-    /// The usual population with more qubes.
+    /// These qubes and no others, numbered in this order.
+    pub fn of(residents: Vec<Resident>) -> Self {
+        Self { residents, properties: Vec::new() }
+    }
+
+    /// The same population with more qubes.
     #[must_use]
     pub fn and(mut self, residents: impl IntoIterator<Item = Resident>) -> Self {
-        self.0.extend(residents);
+        self.residents.extend(residents);
+        self
+    }
+
+    /// The same population with a property of the system as a whole set.
+    #[must_use]
+    pub fn with(mut self, property: &'static str, value: &str) -> Self {
+        self.properties.push((property, value.to_owned()));
         self
     }
 
     /// The names of those that run from the start.
     pub(crate) fn running(&self) -> impl Iterator<Item = &str> {
-        self.0.iter().filter(|resident| resident.runs).map(|resident| resident.name.as_str())
+        self.residents
+            .iter()
+            .filter(|resident| resident.runs)
+            .map(|resident| resident.name.as_str())
     }
 
     /// Puts the qubes into an empty system, halted.
@@ -132,7 +157,10 @@ impl Population {
         ] {
             system.properties.insert(property.to_owned(), value.to_owned());
         }
-        for resident in &self.0 {
+        for (property, value) in &self.properties {
+            system.properties.insert((*property).to_owned(), value.clone());
+        }
+        for resident in &self.residents {
             let qid = system.take_qid();
             let mut qube = Qube::new(&resident.name, resident.class, qid);
             qube.power = PowerState::Halted;

@@ -29,12 +29,13 @@ impl Asked {
             return Err(Failure::Empty);
         };
         let (method, argument) = call.split_once('+').unwrap_or((call, ""));
-        let source = resolve(source, system)?;
         let destination = match (kind, name) {
-            ("name", name) => resolve(name, system)?,
-            ("keyword", "adminvm") => "dom0".to_owned(),
+            ("name", name) => name,
+            ("keyword", "adminvm") => "dom0",
             (_, _) => return Err(Failure::Empty),
         };
+        let source = resolve(source, system)?;
+        let destination = resolve(destination, system)?;
         Ok(Self {
             method: method.to_owned(),
             argument: argument.to_owned(),

@@ -66,7 +66,9 @@ impl System {
         let provides = self.value(qube, "provides_network") == "True";
         let netvm = self.value(qube, "netvm");
         let netvm = self.get(&netvm);
+        let networked = provides || netvm.is_some();
         match property {
+            "ip" if !networked => None,
             "ip" => Some(match qube.set("dispid").and_then(|id| id.parse::<u32>().ok()) {
                 Some(id) => format!("10.138.{}.{}", (id >> 8) & 0xff, id & 0xff),
                 None => format!("10.137.{}.{}", (qube.qid >> 8) & 0xff, qube.qid & 0xff),
@@ -75,7 +77,7 @@ impl System {
             "gateway" => provides.then(|| self.value(qube, "ip")),
             "visible_gateway" => netvm.map(|netvm| self.value(netvm, "ip")),
             "visible_netmask" => netvm.map(|_| "255.255.255.255".to_owned()),
-            "dns" => (provides || netvm.is_some()).then(|| DNS.to_owned()),
+            "dns" => networked.then(|| DNS.to_owned()),
             _ => None,
         }
     }

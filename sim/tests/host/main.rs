@@ -12,3 +12,5 @@ mod lifecycle;
 mod machine;
 #[cfg(test)]
 mod qubesd;
+#[cfg(test)]
+mod recorded;
