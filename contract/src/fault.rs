@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::limits::MESSAGE_BYTES;
+
 /// Why a call has no result. The only words about a failure that reach the caller.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "fault", deny_unknown_fields)]
@@ -40,9 +42,15 @@ pub enum Fault {
 }
 
 impl Fault {
-    /// A wrong request.
+    /// A wrong request. A message above [`MESSAGE_BYTES`], which quotes what was sent, is cut, so
+    /// that the fault fits a frame however it is escaped.
     pub fn bad_request(message: impl Into<String>) -> Self {
-        Self::BadRequest { message: message.into() }
+        let mut message = message.into();
+        if message.len() > MESSAGE_BYTES {
+            let end = (0..=MESSAGE_BYTES).rfind(|end| message.is_char_boundary(*end));
+            message.truncate(end.unwrap_or(0));
+        }
+        Self::BadRequest { message }
     }
 
     /// One sentence that says what happened and, where it helps, what to do.
@@ -76,5 +84,14 @@ mod tests {
         let bad = Fault::bad_request("port must be 1 to 65535");
         assert_eq!(bad.to_json(), r#"{"fault":"BadRequest","message":"port must be 1 to 65535"}"#);
         assert_eq!(serde_json::from_str::<Fault>(&bad.to_json()).unwrap(), bad);
+    }
+
+    #[test]
+    fn a_message_that_quotes_too_much_is_cut_between_characters() {
+        let Fault::BadRequest { message } = Fault::bad_request("a".to_owned() + &"é".repeat(9000))
+        else {
+            panic!("another fault");
+        };
+        assert_eq!(message.len(), MESSAGE_BYTES - 1);
     }
 }
