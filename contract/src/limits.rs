@@ -82,6 +82,10 @@ pub const CALLS_PER_AGENT: usize = 64;
 pub const CONNECTIONS_PER_AGENT: usize = 80;
 /// Connections that dom0 holds at once; further ones wait to be accepted.
 pub const CONNECTIONS: usize = 128;
+/// Questions to qubesd that all lists together have under way at once, each on a descriptor.
+pub const QUESTIONS: usize = 64;
+/// The `qubes.ConnectTCP` rules that one agent may have; every call on qrexec reads them.
+pub const TCP_RULES_PER_AGENT: usize = 128;
 /// The pause after a connection could not be accepted, so that a lack of descriptors does not spin.
 pub const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// The most bytes that are read and dropped after a fault, so that its answer arrives.

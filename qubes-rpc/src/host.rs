@@ -3,12 +3,12 @@
 use std::{cell::Cell, path::PathBuf, time::Duration};
 
 use admin_api::{
-    Client, Destination, QubeName,
+    Client, Destination, QubeName, Tag,
     call::{self, vm::PowerState},
 };
 use contract::{Fault, Power, limits};
 use policy::{Live, ManagedQube};
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, Semaphore};
 
 use crate::{error::Error, paths::Paths, run::Runner, times::seconds_since_1970};
 
@@ -25,6 +25,8 @@ pub struct Host {
     pub(crate) runner: Runner,
     /// Held while a rule set is read, changed and read again.
     pub(crate) firewall: Mutex<()>,
+    /// Bounds what lists ask at once, so that they leave descriptors to other calls.
+    pub(crate) questions: Semaphore,
     born: u64,
     calls: Cell<u64>,
 }
@@ -44,6 +46,7 @@ impl Host {
             trusted,
             ceiling,
             firewall: Mutex::new(()),
+            questions: Semaphore::new(limits::QUESTIONS),
             born,
             calls: Cell::new(0),
         }
@@ -66,7 +69,13 @@ impl Host {
         let listed = match self.qubesd.call(call, limits::QUBESD).await {
             Ok(listed) => listed,
             // qubesd says so in either way, depending on its release.
-            Err(admin_api::Error::Exception(_) | admin_api::Error::Empty) => return Ok(None),
+            Err(admin_api::Error::Exception(_) | admin_api::Error::Empty) => {
+                if with_tags {
+                    // A missing qube takes as long as a foreign one, whose tags are looked at.
+                    self.tags(Destination::Qube(name.clone())).await?;
+                }
+                return Ok(None);
+            }
             Err(error) => return Err(error),
         };
         let Some(qube) = listed.into_iter().find(|qube| qube.name == name.as_str()) else {
@@ -74,14 +83,26 @@ impl Host {
         };
         let Some(uuid) = qube.uuid else { return Ok(None) };
         let tags = if with_tags {
-            let destination = Destination::Uuid(uuid.clone());
-            self.qubesd.call(call::tag::list(destination), limits::QUBESD).await?
+            match self.tags(Destination::Uuid(uuid.clone())).await? {
+                Some(tags) => tags,
+                // It was removed in between, which must look as if it had never been there.
+                None => return Ok(None),
+            }
         } else {
             Vec::new()
         };
         let class = policy::Class::of(qube.class.as_str());
         let live = Live { name: name.clone(), uuid, class, tags };
         Ok(Some(Found { live, class: qube.class.to_string(), state: qube.state }))
+    }
+
+    /// The tags of a qube; nothing when there is no such qube.
+    async fn tags(&self, qube: Destination) -> Result<Option<Vec<Tag>>, admin_api::Error> {
+        match self.qubesd.call(call::tag::list(qube), limits::QUBESD).await {
+            Ok(tags) => Ok(Some(tags)),
+            Err(admin_api::Error::Exception(_) | admin_api::Error::Empty) => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 
     /// The power state of a qube.

@@ -40,6 +40,7 @@ impl<E: Effect> Handle<'_, E> {
         let seen: Vec<Option<Seen>> = stream::iter(names.iter().filter(|name| *name != agent))
             .map(|name| async {
                 let tagged = !listed.contains(name);
+                let _turn = self.host.questions.acquire().await;
                 let Some(found) = self.host.find(name, tagged).await? else { return Ok(None) };
                 let qube = caller.visible(found.live, view.now());
                 Ok::<_, Error>(qube.map(|qube| Seen {

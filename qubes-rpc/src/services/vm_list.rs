@@ -91,6 +91,7 @@ impl Service for VmList {
 /// The entry of a qube; nothing when it was removed meanwhile.
 async fn describe(seen: &Seen, names: &[&QubeName], host: Reader<'_>) -> Result<Option<Vm>, Error> {
     let qube = &seen.qube;
+    let _turn = host.host.questions.acquire().await;
     let properties = match host.properties(qube).await {
         Ok(properties) => properties,
         Err(Error::Qubesd(admin_api::Error::Exception(_) | admin_api::Error::Empty)) => {
