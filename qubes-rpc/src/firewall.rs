@@ -18,7 +18,7 @@ use crate::{
     times::seconds_since_1970,
 };
 
-/// The rule sets that are kept for each qube.
+/// The rule sets that are kept for each qube: the first of all, and the latest.
 const KEPT: usize = 100;
 
 impl Writer<'_> {
@@ -89,7 +89,8 @@ impl Host {
         let mut kept: Vec<PathBuf> =
             fs::read_dir(&folder)?.map(|entry| Ok(entry?.path())).collect::<io::Result<_>>()?;
         kept.sort();
-        for oldest in kept.iter().take(kept.len().saturating_sub(KEPT - 1)) {
+        // The first stays: many small changes must not take the operator's own rules out of reach.
+        for oldest in kept.iter().skip(1).take(kept.len().saturating_sub(KEPT - 1)) {
             fs::remove_file(oldest)?;
         }
         let name = format!("{:012}-{call}.xml", seconds_since_1970());
