@@ -3,7 +3,7 @@
 use std::{
     ffi::OsString,
     fs, io,
-    os::unix::fs::{MetadataExt, PermissionsExt},
+    os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt},
     path::{Path, PathBuf},
     process::ExitCode,
     rc::Rc,
@@ -12,6 +12,10 @@ use std::{
 
 use clap::{Parser, Subcommand};
 use contract::limits;
+use rustix::{
+    fs::{Mode, fchmod},
+    net,
+};
 use tokio::{
     net::UnixListener,
     signal::unix::{SignalKind, signal},
@@ -192,16 +196,30 @@ fn on_one_thread<F: Future<Output = ()>>(
     })
 }
 
-/// Listens on a path of our own; one that a dead daemon left is taken over.
+/// Connections that wait to be accepted.
+const BACKLOG: i32 = 128;
+
+/// Listens on a path of our own; a socket that a dead daemon left is taken over, and nothing else.
 fn bind(path: &Path) -> io::Result<UnixListener> {
-    match fs::remove_file(path) {
-        Ok(()) => {}
+    match fs::symlink_metadata(path) {
+        Ok(found) if found.file_type().is_socket() => fs::remove_file(path)?,
+        Ok(_) => return Err(io::ErrorKind::AlreadyExists.into()),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
         Err(error) => return Err(error),
     }
-    let listener = UnixListener::bind(path)?;
+    let socket = net::socket_with(
+        net::AddressFamily::UNIX,
+        net::SocketType::STREAM,
+        net::SocketFlags::CLOEXEC | net::SocketFlags::NONBLOCK,
+        None,
+    )?;
+    // Before it has a name, so that not even for a moment others may connect.
+    fchmod(&socket, Mode::from_raw_mode(0o660))?;
+    net::bind(&socket, &net::SocketAddrUnix::new(path)?)?;
+    // The group, which the umask may have taken away.
     fs::set_permissions(path, fs::Permissions::from_mode(0o660))?;
-    Ok(listener)
+    net::listen(&socket, BACKLOG)?;
+    UnixListener::from_std(socket.into())
 }
 
 fn inherited() -> Result<UnixListener, Failure> {
@@ -224,4 +242,22 @@ async fn stop_on_signal(stop: CancellationToken) {
         _ = interrupt.recv() => {}
     }
     stop.cancel();
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_socket_is_taken_over_and_any_other_file_is_left_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("s");
+        drop(bind(&path).unwrap());
+        let _listener = bind(&path).unwrap();
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o660);
+        let file = folder.path().join("f");
+        fs::write(&file, "precious").unwrap();
+        assert!(bind(&file).is_err());
+        assert_eq!(fs::read_to_string(&file).unwrap(), "precious");
+    }
 }
