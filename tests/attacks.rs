@@ -11,6 +11,8 @@ use serde_json::json;
 use support::{Answer, Dom0, SCOPE, on_one_thread, write_mode};
 use tokio::io::AsyncReadExt;
 
+const REFUSED: Answer = Answer::Fault(Fault::Refused {});
+const TCP: &str = "saltbridge.ConnectTcpPolicy+ salt-bridge name dom0";
 const WRITE: &str = "saltbridge.VmWriteFile+work salt-bridge name dom0";
 
 #[cfg(test)]
@@ -99,6 +101,91 @@ mod tests {
             };
             let answers = futures_util::future::join_all((0..48).map(write)).await;
             assert!(answers.iter().all(|answer| matches!(answer, Answer::Result(..))));
+        });
+    }
+
+    #[test]
+    fn a_foreign_qube_and_a_missing_one_take_the_same_questions() {
+        on_one_thread(async {
+            let dom0 = Dom0::start("@agent salt-bridge\nwork\n@tag:ai-managed net\n");
+            let mut asked = Vec::new();
+            for target in ["vault", "nosuch"] {
+                for (source, target) in [(target, "work"), ("work", target)] {
+                    dom0.qubesd.calls.borrow_mut().clear();
+                    let args =
+                        json!({"action": "add", "source": source, "target": target, "port": 22});
+                    assert_eq!(dom0.framed(TCP, args, b"").await, REFUSED, "{source} {target}");
+                    let methods: Vec<String> = (dom0.qubesd.calls.borrow().iter())
+                        .map(|call| call.split(' ').next().unwrap_or_default().to_owned())
+                        .collect();
+                    asked.push(methods);
+                }
+            }
+            assert_eq!((&asked[0], &asked[1]), (&asked[2], &asked[3]));
+        });
+    }
+
+    #[test]
+    fn a_fault_that_quotes_what_was_sent_still_fits_its_frame() {
+        on_one_thread(async {
+            let dom0 = Dom0::start(SCOPE);
+            let args = format!("a b c {}", "\\".repeat(30_000));
+            let answer =
+                dom0.call("FirewallAdd", "work", json!({"action": "drop", "args": args})).await;
+            assert!(matches!(answer, Answer::Fault(Fault::BadRequest { .. })), "{answer:?}");
+        });
+    }
+
+    #[test]
+    fn many_small_changes_do_not_take_the_operators_own_rules_out_of_reach() {
+        on_one_thread(async {
+            let dom0 = Dom0::start(SCOPE);
+            dom0.qubesd.rules.replace("action=accept comment=mine\naction=drop\n".into());
+            for _ in 0..60 {
+                let args = json!({"action": "drop", "args": "10.0.0.1", "position": 0});
+                dom0.call("FirewallAdd", "work", args).await;
+                dom0.call("FirewallRemove", "work", json!({"rule_number": 0})).await;
+            }
+            let kept = fs::read_dir(dom0.at("var/lib/salt-bridge/firewall/work")).unwrap();
+            let mut kept: Vec<_> = kept.map(|entry| entry.unwrap().path()).collect();
+            kept.sort();
+            assert_eq!(kept.len(), 100);
+            assert!(!fs::read_to_string(&kept[0]).unwrap().contains("10.0.0.1"));
+            assert!(
+                fs::metadata(&kept[0]).unwrap().modified().unwrap()
+                    <= fs::metadata(&kept[1]).unwrap().modified().unwrap()
+            );
+        });
+    }
+
+    #[test]
+    fn an_agent_cannot_fill_the_policy_that_every_call_reads() {
+        on_one_thread(async {
+            let dom0 = Dom0::start("@agent salt-bridge\nwork net\ndev net\n");
+            let rules: String = (1..=limits::TCP_RULES_PER_AGENT)
+                .map(|port| format!("qubes.ConnectTCP +{port}  work  dev  allow\n"))
+                .collect();
+            write_mode(&dom0.at("etc/qubes/policy.d/30-salt-bridge-tcp.policy"), &rules, 0o644);
+            let args = json!({"action": "add", "source": "work", "target": "dev", "port": 6000});
+            let answer = dom0.framed(TCP, args, b"").await;
+            assert!(matches!(answer, Answer::Fault(Fault::TooLarge { .. })), "{answer:?}");
+        });
+    }
+
+    #[test]
+    fn a_question_that_the_operator_wants_to_be_asked_is_not_taken_away() {
+        on_one_thread(async {
+            let dom0 = Dom0::start("@agent salt-bridge\nwork net\ndev net\n");
+            let path = dom0.at("etc/qubes/policy.d/30-user.policy");
+            for action in ["ask", "deny"] {
+                write_mode(&path, &format!("qubes.ConnectTCP * work @anyvm {action}\n"), 0o644);
+                let args = json!({"action": "add", "source": "work", "target": "dev", "port": 22});
+                let answer = dom0.framed(TCP, args, b"").await;
+                let Answer::Fault(Fault::BadRequest { message }) = answer else {
+                    panic!("{action}: {answer:?}");
+                };
+                assert!(message.contains("operator"), "{message}");
+            }
         });
     }
 }

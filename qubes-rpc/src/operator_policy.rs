@@ -15,7 +15,7 @@ use crate::{error::Error, host::Host, paths::Paths};
 const STOCK: [&str; 4] = ["35-compat", "85-admin-", "90-", "91-"];
 
 impl Host {
-    /// Whether a line that the operator wrote denies the connection today. Our file comes before
+    /// Whether a line that the operator wrote denies the connection today, or asks. Our file comes before
     /// most of the operator's, so that a rule of ours would overrule it.
     pub(crate) async fn operator_denies(&self, rule: &TcpRule) -> Result<bool, Error> {
         let files = read_policy(&self.paths).map_err(Error::File)?;
@@ -29,7 +29,11 @@ impl Host {
         let call = format!("qubes.ConnectTCP+{}", rule.port);
         let request = Request::of(&call, rule.source.as_str(), rule.target.as_str());
         let evaluation = policy.evaluate(&request, &system);
-        let by_a_line = matches!(evaluation.decision, Decision::Deny { reason: Denial::Rule, .. });
+        // A rule of ours would also take away a question that the operator wants to be asked.
+        let by_a_line = matches!(
+            evaluation.decision,
+            Decision::Deny { reason: Denial::Rule, .. } | Decision::Ask { .. }
+        );
         let stock = |file: &str| {
             let name = file.rsplit('/').next().unwrap_or(file);
             STOCK.iter().any(|prefix| name.starts_with(prefix))

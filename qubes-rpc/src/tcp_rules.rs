@@ -2,7 +2,7 @@
 
 use std::{fs, io, time::SystemTime};
 
-use contract::{Fault, Power};
+use contract::{Fault, Power, limits};
 use policy::{Caller, Claim, ManagedQube, Refused, TcpRule, TcpRules};
 
 use crate::{
@@ -30,11 +30,26 @@ impl Writer<'_> {
     pub(crate) async fn add_tcp_rule(self, view: &View, rule: &TcpRule) -> Result<bool, Error> {
         let _ends = self.both_ends(view, rule).await?;
         if self.host.operator_denies(rule).await? {
-            let message =
-                "the operator's policy denies this connection; only the operator can change that";
+            let message = "the operator's policy denies this connection or asks; only the operator can change that";
             return Err(Fault::bad_request(message).into());
         }
+        self.leave_room(view, rule)?;
         self.change_tcp_rules(Change::Add, rule).await
+    }
+
+    /// Refuses a new rule where the agent has as many as it may.
+    fn leave_room(self, view: &View, rule: &TcpRule) -> Result<(), Error> {
+        let caller = view.caller().map_err(|_| Fault::Refused {})?;
+        let rules = self.host.read_tcp_rules()?;
+        let its_own = |rule: &&TcpRule| {
+            caller.pair(&rule.source, &rule.target, Power::Net, view.now()).is_ok()
+        };
+        let most = limits::TCP_RULES_PER_AGENT;
+        if !rules.rules().contains(rule) && rules.rules().iter().filter(its_own).count() >= most {
+            let message = format!("there may be at most {most} rules; remove one first");
+            return Err(Fault::TooLarge { message }.into());
+        }
+        Ok(())
     }
 
     /// Removes a rule; false when there was none.
