@@ -11,12 +11,17 @@ use clap::{Parser, Subcommand};
 use rustix::process::Signal;
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::{DEFAULT_SCOPE, Host, HostError, HostOptions, demo, program, qube, role::Role, spawn};
+use crate::{
+    DEFAULT_SCOPE, Host, HostError, HostOptions, Mode, demo, program, qube, role::Role, spawn,
+};
 
 /// A Qubes host in one process, to try and to test Salt Bridge without Qubes.
 #[derive(Debug, Parser)]
 #[command(name = "salt-bridge-sim", version)]
 struct Arguments {
+    /// Run qubes as plain processes, also where namespaces are allowed.
+    #[arg(long, global = true)]
+    plain: bool,
     #[command(subcommand)]
     command: Command,
 }
@@ -74,7 +79,7 @@ fn command_line(arguments: impl Iterator<Item = OsString>) -> ExitCode {
             return ExitCode::from(if error.use_stderr() { 2 } else { 0 });
         }
     };
-    match execute(arguments.command) {
+    match execute(arguments.command, arguments.plain.then_some(Mode::Plain)) {
         Ok(code) => code,
         Err(error) => {
             let mut line = format!("salt-bridge-sim: {error}");
@@ -94,15 +99,15 @@ fn tell(line: &str) {
     drop(writeln!(io::stderr(), "{line}"));
 }
 
-fn execute(command: Command) -> Result<ExitCode, HostError> {
+fn execute(command: Command, mode: Option<Mode>) -> Result<ExitCode, HostError> {
     let program = std::env::current_exe().map_err(HostError::Runtime)?;
     match command {
         Command::Demo => {
-            let (_folder, host) = fresh(None, program)?;
+            let (_folder, host) = fresh(None, program, mode)?;
             demo::run(&host)
         }
         Command::Mcp { dir } => {
-            let (_folder, host) = fresh(dir, program)?;
+            let (_folder, host) = fresh(dir, program, mode)?;
             tell(host.mode().sentence());
             let shim = host.layout().program("salt-bridge");
             let client = host.layout().program("qrexec-client-vm").into_os_string();
@@ -110,7 +115,7 @@ fn execute(command: Command) -> Result<ExitCode, HostError> {
             on_runtime(agent(&shim, &arguments)).map_err(HostError::Runtime)
         }
         Command::Host { dir } => {
-            let (_folder, host) = fresh(Some(dir), program)?;
+            let (_folder, host) = fresh(Some(dir), program, mode)?;
             tell(host.mode().sentence());
             tell("Simulated qubes are no security boundary.");
             let client = host.layout().program("qrexec-client-vm");
@@ -161,6 +166,7 @@ async fn agent(program: &Path, arguments: &[OsString]) -> io::Result<ExitCode> {
 fn fresh(
     dir: Option<PathBuf>,
     program: PathBuf,
+    mode: Option<Mode>,
 ) -> Result<(Option<tempfile::TempDir>, Host), HostError> {
     let (folder, dir) = match dir {
         Some(dir) => (None, dir),
@@ -173,7 +179,7 @@ fn fresh(
             (Some(folder), dir)
         }
     };
-    let host = Host::start(HostOptions::new(dir, program))?;
+    let host = Host::start(HostOptions { mode, ..HostOptions::new(dir, program) })?;
     host.install(DEFAULT_SCOPE)?;
     Ok((folder, host))
 }

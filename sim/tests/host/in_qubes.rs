@@ -143,3 +143,16 @@ qubes.VMShell * salt-bridge salt-bridge allow
         machine.host.events().since(before).iter().any(|event| event.name == "domain-delete")
     });
 }
+
+#[test]
+fn without_namespaces_commands_run_in_the_qubes_own_home() {
+    let machine = Machine::with(|options| options.mode = Some(salt_bridge_sim::Mode::Plain));
+    let home = machine.host.layout().qube_root("work").join("home/user");
+    let input = "pwd; echo $HOME $TMPDIR; echo kept >file; exit 3\n";
+    let (code, text, _) = told(&mut machine.qrexec_client("work", SHELL), input);
+    let shown = home.display();
+    let temporary = machine.host.layout().qube_root("work").join("tmp");
+    assert_eq!((code, text), (3, format!("{shown}\n{shown} {}\n", temporary.display())));
+    assert_eq!(std::fs::read_to_string(home.join("file")).unwrap(), "kept\n");
+    assert_eq!(told(&mut machine.qrexec_client("work", "user:kill -TERM $$"), "").0, 143);
+}

@@ -1,6 +1,8 @@
 //! A simulated host from outside: its programs, its qubes, its qubesd.
 
 #[cfg(test)]
+mod command_line;
+#[cfg(test)]
 mod dom0_services;
 #[cfg(test)]
 mod hang_up;
