@@ -63,6 +63,9 @@ enum Command {
         /// The user as whom the daemon runs; nobody else is listened to.
         #[arg(long, value_name = "UID")]
         peer_uid: Option<u32>,
+        /// The same by name, as /etc/passwd has it.
+        #[arg(long, value_name = "NAME", conflicts_with = "peer_uid")]
+        peer_user: Option<String>,
     },
     /// Forward one call to the daemon, and turn its answer into output and exit code.
     ///
@@ -100,6 +103,10 @@ enum Failure {
     NoSocket,
     #[error("the operator's file grants nothing")]
     Scope(#[source] crate::scope_file::ScopeFileError),
+    #[error("cannot read /etc/passwd")]
+    Users(#[source] io::Error),
+    #[error("there is no user {0} in /etc/passwd")]
+    NoUser(String),
     #[error("cannot write")]
     Output(#[source] io::Error),
     #[error(transparent)]
@@ -139,9 +146,10 @@ fn dispatch(arguments: Arguments) -> Result<ExitCode, Failure> {
             let idle = listen.is_none().then_some(limits::IDLE);
             on_one_thread(listen, |listener, stop| serve(Rc::new(host), listener, idle, stop))
         }
-        Command::TcpPolicy { listen, peer_uid } => {
+        Command::TcpPolicy { listen, peer_uid, peer_user } => {
+            let named = peer_user.map(|name| uid_of(&paths, &name)).transpose()?;
             let host = Host::new(paths, trusted, limits::COMMAND_CEILING, None);
-            let peer = peer_uid.unwrap_or(trusted);
+            let peer = peer_uid.or(named).unwrap_or(trusted);
             on_one_thread(listen, |listener, stop| {
                 serve_tcp_policy(Rc::new(host), listener, peer, stop)
             })
@@ -164,6 +172,15 @@ fn dispatch(arguments: Arguments) -> Result<ExitCode, Failure> {
         }
         Command::Services => print(&services::names().map(|name| name + "\n").collect::<String>()),
     }
+}
+
+/// The user's number, from the file alone: a static program cannot ask for more.
+fn uid_of(paths: &Paths, name: &str) -> Result<u32, Failure> {
+    let text = fs::read_to_string(paths.root().join("etc/passwd")).map_err(Failure::Users)?;
+    text.lines()
+        .filter_map(|line| line.strip_prefix(name)?.strip_prefix(':'))
+        .find_map(|rest| rest.split(':').nth(1)?.parse().ok())
+        .ok_or_else(|| Failure::NoUser(name.into()))
 }
 
 fn print(text: &str) -> Result<ExitCode, Failure> {

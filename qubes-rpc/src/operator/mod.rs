@@ -2,6 +2,7 @@
 //!
 //! Nothing here is reached by a call of an agent.
 
+mod install;
 mod shown;
 
 use std::process::ExitCode;
@@ -12,7 +13,11 @@ use crate::paths::Paths;
 
 /// The operator's commands.
 #[derive(Debug, Subcommand)]
-pub(crate) enum Command {}
+pub(crate) enum Command {
+    Install(install::Install),
+    Uninstall(install::Uninstall),
+    Recover(install::Recover),
+}
 
 /// Where the commands work.
 #[derive(Clone, Debug)]
@@ -29,10 +34,16 @@ pub(crate) enum OperatorError {
     /// Standard output is closed.
     #[error("cannot write the answer")]
     Output(#[source] std::io::Error),
+    /// An installation did not happen.
+    #[error(transparent)]
+    Install(#[from] install::InstallError),
 }
 
 /// Runs one command.
 pub(crate) fn run(command: Command, place: &Place) -> Result<ExitCode, OperatorError> {
-    let _ = place;
-    match command {}
+    match command {
+        Command::Install(asked) => install::install(&asked, place),
+        Command::Uninstall(asked) => install::uninstall(&asked, place),
+        Command::Recover(asked) => install::recover(&asked, place),
+    }
 }

@@ -1,0 +1,430 @@
+//! What an installation would change, worked out before anything is changed.
+
+use std::{collections::BTreeSet, time::SystemTime};
+
+use contract::Power;
+use policy::{Block, Scope, Target, TcpRules};
+
+use super::{
+    block_text::{BlockError, older_targets, with_block},
+    disk::{Disk, DiskError},
+    record::{FOLDER, Kept, RECEIPT, Receipt, RecordError, read_receipt, receipt_file},
+    state::{Goal, State},
+    system::{SystemAction, SystemError, user_exists},
+    units::{PROGRAM, SERVICE_SOCKET, UPDATER, USERS, unit_files},
+    updater::render_updater,
+};
+use crate::services;
+
+/// The operator's file.
+pub(crate) const SCOPE: &str = "/etc/qubes/salt-bridge-allowed-vms";
+/// The policy file that admits the agents' calls.
+pub(crate) const POLICY: &str = "/etc/qubes/policy.d/30-salt-bridge.policy";
+/// The policy file with the `qubes.ConnectTCP` rules.
+pub(crate) const TCP_POLICY: &str = "/etc/qubes/policy.d/30-salt-bridge-tcp.policy";
+/// The folder of qrexec services.
+const SERVICES: &str = "/etc/qubes-rpc";
+/// What the original program has beside its services.
+const OLDER_LIBRARY: &str = "saltbridge.lib.sh";
+
+/// One action of an installation.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Step {
+    /// A path changes.
+    Path {
+        /// Where, in dom0.
+        path: String,
+        /// What is there.
+        before: State,
+        /// What is to be there.
+        goal: Goal,
+    },
+    /// The system is asked.
+    System(SystemAction),
+}
+
+/// All actions of an installation.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Plan {
+    /// Folders that are created first; they change nothing for anybody.
+    pub(crate) folders: Vec<Step>,
+    /// Everything else, in order, from denying everything to the real policy.
+    pub(crate) steps: Vec<Step>,
+    /// What the operator should know.
+    pub(crate) notes: Vec<String>,
+}
+
+/// The program that is installed.
+#[derive(Clone, Debug)]
+pub(crate) enum Program {
+    /// A package's, which brings program and units itself.
+    Packaged,
+    /// These bytes.
+    Copy(Vec<u8>),
+}
+
+/// What is asked for.
+#[derive(Debug)]
+pub(crate) struct Wanted<'a> {
+    /// The agent and its grants.
+    pub(crate) block: &'a Block,
+    /// The program.
+    pub(crate) program: &'a Program,
+    /// Whether an older version may replace a newer one.
+    pub(crate) force: bool,
+    /// Whether everything is to stay denied.
+    pub(crate) paused: bool,
+    /// When.
+    pub(crate) now: SystemTime,
+}
+
+/// Why there is no plan. Nothing was changed.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum PlanError {
+    /// A file could not be looked at.
+    #[error(transparent)]
+    Disk(#[from] DiskError),
+    /// The receipt could not be read.
+    #[error(transparent)]
+    Record(#[from] RecordError),
+    /// The operator's file has a fault.
+    #[error("{SCOPE}")]
+    Block(#[from] BlockError),
+    /// Somebody else may have written the operator's file.
+    #[error("{SCOPE} can be written by others than its owner; look at it, then chown and chmod it")]
+    Untrusted,
+    /// A newer version is installed.
+    #[error("version {installed} is installed, which is newer than {own}; give --force to go back")]
+    Downgrade {
+        /// What is installed.
+        installed: String,
+        /// What would be.
+        own: &'static str,
+    },
+    /// The system's users could not be read.
+    #[error(transparent)]
+    System(#[from] SystemError),
+}
+
+impl Step {
+    /// What it does, for a person.
+    pub(crate) fn describe(&self) -> String {
+        let (path, before, goal) = match self {
+            Self::System(action) => return action.describe().into(),
+            Self::Path { path, before, goal } => (path, before, goal),
+        };
+        let verb = match (before, goal) {
+            (_, Goal::Absent) => "remove",
+            (State::Absent, _) => "create",
+            (State::File { .. } | State::Link { .. } | State::Folder { .. }, _) => "replace",
+        };
+        match goal {
+            Goal::Folder => format!("{verb} {path}/"),
+            Goal::Link { target } => format!("{verb} {path} -> {target}"),
+            Goal::Absent | Goal::File { .. } => format!("{verb} {path}"),
+        }
+    }
+}
+
+impl Plan {
+    /// Whether all is as it should be already.
+    pub(crate) const fn is_empty(&self) -> bool {
+        self.folders.is_empty() && self.steps.is_empty()
+    }
+}
+
+/// The places of an installation, and what was there before the first one.
+struct Places<'d, 'a> {
+    disk: &'d Disk<'a>,
+    is_first: bool,
+    kept: Vec<Kept>,
+}
+
+impl Places<'_, '_> {
+    fn step(&mut self, path: &str, goal: Goal) -> Result<Option<Step>, DiskError> {
+        let before = self.disk.state(path)?;
+        let is_met = goal.is_met(&before, self.disk.trusted());
+        let is_kept = self.kept.iter().any(|kept| kept.path == path);
+        if !is_kept && (!is_met || goal != Goal::Absent) {
+            // What is ours to the byte, without a receipt, is a lost receipt's.
+            let is_ours = match path {
+                SCOPE => false,
+                TCP_POLICY => !self.is_first,
+                _ => is_met,
+            };
+            let before = if is_ours { State::Absent } else { before.clone() };
+            self.kept.push(Kept { path: path.into(), before });
+        }
+        Ok((!is_met).then(|| Step::Path { path: path.into(), before, goal }))
+    }
+}
+
+/// Works out an installation.
+pub(crate) fn plan(disk: &Disk<'_>, wanted: &Wanted<'_>) -> Result<Plan, PlanError> {
+    let former = read_receipt(disk)?;
+    refuse_downgrade(former.as_ref(), wanted.force)?;
+    let old_scope = scope_text(disk)?;
+    let new_scope = with_block(&old_scope, wanted.block)?;
+    let scope = Scope::parse(&new_scope).map_err(BlockError::New)?;
+    let mut notes = notes(disk, former.as_ref(), &old_scope, wanted)?;
+    let (machinery, mut granting) = (machinery(wanted.program), service_files(disk)?);
+    granting.extend(tcp_file(disk, &scope, wanted.now, &mut notes)?);
+    granting.push((SCOPE.into(), Goal::text(new_scope)));
+
+    let kept = former.as_ref().map_or_else(Vec::new, |former| former.paths.clone());
+    let mut places = Places { disk, is_first: former.is_none(), kept };
+    let all = machinery.iter().chain(&granting).map(|(path, _)| path.as_str());
+    let folders = folders(&mut places, all.chain([POLICY, RECEIPT]))?;
+    let machinery = steps(&mut places, machinery)?;
+    let granting = steps(&mut places, granting)?;
+    let services = services::lines();
+    let deny = Goal::text(policy::render_deny_all(&services));
+    let real = if wanted.paused {
+        deny.clone()
+    } else {
+        Goal::text(policy::render_policy(&scope, &services, wanted.now))
+    };
+    let policy_differs = places.step(POLICY, real.clone())?.is_some();
+    let creates_user =
+        disk.is_real() && matches!(wanted.program, Program::Copy(_)) && !user_exists()?;
+    let receipt = receipt_file(&Receipt {
+        version: env!("CARGO_PKG_VERSION").into(),
+        packaged: matches!(wanted.program, Program::Packaged),
+        user: creates_user || former.as_ref().is_some_and(|former| former.user),
+        paths: places.kept,
+    })?;
+    let before = disk.state(RECEIPT)?;
+    let receipt = (!receipt.is_met(&before, disk.trusted())).then(|| Step::Path {
+        path: RECEIPT.into(),
+        before,
+        goal: receipt,
+    });
+    let is_change = !folders.is_empty()
+        || !machinery.is_empty()
+        || !granting.is_empty()
+        || receipt.is_some()
+        || policy_differs;
+    if !is_change {
+        return Ok(Plan { folders, steps: Vec::new(), notes });
+    }
+    let order = Order { machinery, granting, receipt, creates_user, is_new: former.is_none() };
+    let steps = order.steps(disk, &deny, real)?;
+    Ok(Plan { folders, steps, notes })
+}
+
+/// The parts of a plan before they are put in order.
+struct Order {
+    machinery: Vec<Step>,
+    granting: Vec<Step>,
+    receipt: Option<Step>,
+    creates_user: bool,
+    is_new: bool,
+}
+
+impl Order {
+    /// Denying everything first, the real policy last.
+    fn steps(self, disk: &Disk<'_>, deny: &Goal, real: Goal) -> Result<Vec<Step>, DiskError> {
+        let mut steps = Vec::new();
+        let before = disk.state(POLICY)?;
+        let denied = denied(deny, disk.trusted());
+        if !deny.is_met(&before, disk.trusted()) {
+            steps.push(Step::Path { path: POLICY.into(), before, goal: deny.clone() });
+        }
+        if disk.is_real() && !self.is_new {
+            steps.push(Step::System(SystemAction::Resume));
+        }
+        for step in self.machinery {
+            let is_users =
+                matches!(&step, Step::Path { path, .. } if path == USERS) && self.creates_user;
+            steps.push(step);
+            if is_users {
+                steps.push(Step::System(SystemAction::User));
+            }
+        }
+        steps.extend(self.granting);
+        if disk.is_real() {
+            steps.push(Step::System(SystemAction::Start));
+        }
+        steps.extend(self.receipt);
+        if real != *deny {
+            steps.push(Step::Path { path: POLICY.into(), before: denied, goal: real });
+        }
+        Ok(steps)
+    }
+}
+
+/// The file that denies everything, as this process writes it.
+fn denied(deny: &Goal, trusted: u32) -> State {
+    match deny {
+        Goal::File { content, mode } => State::File {
+            content: content.clone(),
+            mode: *mode,
+            uid: trusted,
+            gid: if trusted == 0 { 0 } else { rustix::process::getegid().as_raw() },
+        },
+        Goal::Absent | Goal::Link { .. } | Goal::Folder => State::Absent,
+    }
+}
+
+fn refuse_downgrade(former: Option<&Receipt>, force: bool) -> Result<(), PlanError> {
+    let own = env!("CARGO_PKG_VERSION");
+    let Some(former) = former.filter(|_| !force) else { return Ok(()) };
+    let numbers = |version: &str| -> Vec<u64> {
+        version.split(['.', '-']).map_while(|word| word.parse().ok()).collect()
+    };
+    if numbers(&former.version) > numbers(own) {
+        return Err(PlanError::Downgrade { installed: former.version.clone(), own });
+    }
+    Ok(())
+}
+
+/// The operator's file as it is, empty when there is none.
+fn scope_text(disk: &Disk<'_>) -> Result<String, PlanError> {
+    if let State::File { mode, uid, .. } = disk.state(SCOPE)?
+        && (uid != disk.trusted() || mode & 0o022 != 0)
+    {
+        return Err(PlanError::Untrusted);
+    }
+    Ok(disk.text(SCOPE)?.unwrap_or_default())
+}
+
+/// Program, units and what enables them.
+fn machinery(program: &Program) -> Vec<(String, Goal)> {
+    let mut files = Vec::new();
+    let is_packaged = match program {
+        Program::Packaged => true,
+        Program::Copy(bytes) => {
+            let updater = Goal::program(render_updater(bytes).into_bytes());
+            files.push((PROGRAM.into(), Goal::program(bytes.clone())));
+            files.push((UPDATER.into(), updater));
+            false
+        }
+    };
+    files.extend(unit_files(is_packaged));
+    files
+}
+
+/// The services' links, in the place of what another version or the original program has there.
+fn service_files(disk: &Disk<'_>) -> Result<Vec<(String, Goal)>, DiskError> {
+    let names: BTreeSet<String> = services::names().collect();
+    let mut files = Vec::new();
+    for name in disk.names(SERVICES)? {
+        let path = format!("{SERVICES}/{name}");
+        let is_former = name == OLDER_LIBRARY
+            || name.starts_with(contract::SERVICE_PREFIX)
+                && !names.contains(&name)
+                && matches!(disk.state(&path)?, State::Link { target } if target == SERVICE_SOCKET);
+        if is_former {
+            files.push((path, Goal::Absent));
+        }
+    }
+    let link = |name| (format!("{SERVICES}/{name}"), Goal::Link { target: SERVICE_SOCKET.into() });
+    files.extend(names.into_iter().map(link));
+    Ok(files)
+}
+
+/// The `qubes.ConnectTCP` rules without those of qubes that are granted no longer.
+fn tcp_file(
+    disk: &Disk<'_>,
+    scope: &Scope,
+    now: SystemTime,
+    notes: &mut Vec<String>,
+) -> Result<Option<(String, Goal)>, DiskError> {
+    let Some(text) = disk.text(TCP_POLICY)? else { return Ok(None) };
+    let mut rules = match TcpRules::parse(&text) {
+        Ok(rules) => rules,
+        Err(error) => {
+            notes.push(format!("{TCP_POLICY} stays as it is: {error}"));
+            return Ok(None);
+        }
+    };
+    let may = |block: &Block, name: &admin_api::QubeName| match block.listed(name) {
+        Some(grant) => !grant.has_ended(now) && grant.powers.holds(Power::Net),
+        // Whether it carries the tag is asked by the helper at its next change.
+        None => block.grants().iter().any(|grant| {
+            matches!(grant.target, Target::Tag(_))
+                && !grant.has_ended(now)
+                && grant.powers.holds(Power::Net)
+        }),
+    };
+    let lost = rules.retain(|rule| {
+        scope.blocks().iter().any(|block| may(block, &rule.source) && may(block, &rule.target))
+    });
+    let text = if lost { rules.render() } else { text };
+    Ok(Some((TCP_POLICY.into(), Goal::text(text))))
+}
+
+/// The folders that are missing, the outermost first.
+fn folders<'p>(
+    places: &mut Places<'_, '_>,
+    paths: impl Iterator<Item = &'p str>,
+) -> Result<Vec<Step>, DiskError> {
+    let mut all = BTreeSet::from([FOLDER.to_owned()]);
+    for path in paths {
+        let mut rest = path;
+        while let Some((folder, _)) = rest.rsplit_once('/') {
+            if !folder.is_empty() {
+                all.insert(folder.to_owned());
+            }
+            rest = folder;
+        }
+    }
+    let mut steps = Vec::new();
+    for folder in all {
+        // One that is a link on this machine, as /usr/local may be, is there.
+        if places.disk.at(&folder).is_dir() {
+            continue;
+        }
+        steps.extend(places.step(&folder, Goal::Folder)?);
+    }
+    Ok(steps)
+}
+
+fn steps(places: &mut Places<'_, '_>, files: Vec<(String, Goal)>) -> Result<Vec<Step>, DiskError> {
+    let mut steps = Vec::new();
+    for (path, goal) in files {
+        steps.extend(places.step(&path, goal)?);
+    }
+    Ok(steps)
+}
+
+fn notes(
+    disk: &Disk<'_>,
+    former: Option<&Receipt>,
+    old_scope: &str,
+    wanted: &Wanted<'_>,
+) -> Result<Vec<String>, DiskError> {
+    let mut notes = Vec::new();
+    let older: Vec<String> = disk
+        .names(SERVICES)?
+        .into_iter()
+        .filter(|name| name.starts_with(contract::SERVICE_PREFIX))
+        .filter(|name| {
+            let path = format!("{SERVICES}/{name}");
+            matches!(disk.state(&path), Ok(State::File { .. }))
+        })
+        .collect();
+    if former.is_none() && !older.is_empty() {
+        notes.push(format!(
+            "the original Salt Bridge is installed here; its {} files and its policy are kept in \
+             the receipt, and `saltbridged uninstall` puts them back",
+            older.len()
+        ));
+    }
+    if let Some(listed) = older_targets(old_scope) {
+        notes.push(format!("its list has these qubes: {}", listed.join(" ")));
+        let is_asked = |name: &str| {
+            wanted.block.grants().iter().any(
+                |grant| matches!(&grant.target, Target::Qube(target) if target.as_str() == name),
+            )
+        };
+        let dropped: Vec<&str> = listed.into_iter().filter(|name| !is_asked(name)).collect();
+        if !dropped.is_empty() {
+            notes.push(format!("no longer to be reached: {}", dropped.join(" ")));
+        }
+    }
+    if wanted.paused {
+        notes.push("paused: everything stays denied until `saltbridged resume`".into());
+    }
+    Ok(notes)
+}
