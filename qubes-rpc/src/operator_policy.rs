@@ -10,9 +10,16 @@ use policy::{
 
 use crate::{error::Error, host::Host, paths::Paths};
 
-/// How the names of the files begin that come with Qubes: their denials are defaults, which a rule
-/// of ours may go before.
-const STOCK: [&str; 4] = ["35-compat", "85-admin-", "90-", "91-"];
+/// The files that come with Qubes (`policy.d` of qubes-core-qrexec and qubes-core-admin): their
+/// denials are defaults, which a rule of ours may go before. A file of any other name is the operator's.
+const STOCK: [&str; 6] = [
+    "35-compat.policy",
+    "85-admin-backup-restore.policy",
+    "90-admin-default.policy",
+    "90-admin-policy-default.policy",
+    "90-default.policy",
+    "91-admin-default-deny.policy",
+];
 
 impl Host {
     /// Whether a line that the operator wrote denies the connection today, or asks. Our file comes before
@@ -36,7 +43,7 @@ impl Host {
         );
         let stock = |file: &str| {
             let name = file.rsplit('/').next().unwrap_or(file);
-            STOCK.iter().any(|prefix| name.starts_with(prefix))
+            STOCK.contains(&name)
         };
         Ok(by_a_line && evaluation.place.is_some_and(|place| !stock(&place.file)))
     }
