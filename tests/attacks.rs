@@ -4,10 +4,13 @@
 #[expect(dead_code, reason = "tests/serve.rs uses the rest")]
 mod support;
 
-use std::fs;
+use std::{
+    fs,
+    time::{Duration, SystemTime},
+};
 
 use contract::{Fault, limits};
-use serde_json::json;
+use serde_json::{Value, json};
 use support::{Answer, Dom0, SCOPE, on_one_thread, write_mode};
 use tokio::io::AsyncReadExt;
 
@@ -176,8 +179,8 @@ mod tests {
     fn a_question_that_the_operator_wants_to_be_asked_is_not_taken_away() {
         on_one_thread(async {
             let dom0 = Dom0::start("@agent salt-bridge\nwork net\ndev net\n");
-            let path = dom0.at("etc/qubes/policy.d/30-user.policy");
-            for action in ["ask", "deny"] {
+            for (file, action) in [("30-user", "ask"), ("30-user", "deny"), ("90-mine", "deny")] {
+                let path = dom0.at(&format!("etc/qubes/policy.d/{file}.policy"));
                 write_mode(&path, &format!("qubes.ConnectTCP * work @anyvm {action}\n"), 0o644);
                 let args = json!({"action": "add", "source": "work", "target": "dev", "port": 22});
                 let answer = dom0.framed(TCP, args, b"").await;
@@ -186,6 +189,22 @@ mod tests {
                 };
                 assert!(message.contains("operator"), "{message}");
             }
+        });
+    }
+
+    #[test]
+    fn a_command_does_not_outlive_its_grant() {
+        on_one_thread(async {
+            let soon = SystemTime::now() + Duration::from_secs(2);
+            let until = policy::Until::from_time(soon).unwrap();
+            let dom0 = Dom0::start(&format!("@agent salt-bridge\nwork exec until={until}\n"));
+            let args = json!({"command": "echo $$ > pid; sleep 1000", "timeout_seconds": 3000});
+            let answer = dom0.call("VmExec", "work", args).await;
+            let Answer::Result(result, ..) = answer else { panic!("{answer:?}") };
+            assert_eq!((&result["exit_code"], &result["timed_out"]), (&Value::Null, &json!(false)));
+            let pid = fs::read_to_string(dom0.at("pid")).unwrap();
+            assert!(!std::path::Path::new("/proc").join(pid.trim()).exists());
+            assert!(SystemTime::now() >= until.time());
         });
     }
 }

@@ -68,6 +68,8 @@ pub const PLAIN_SILENCE: Duration = Duration::from_millis(500);
 pub const STALLED_READER: Duration = Duration::from_secs(60);
 /// The shortest time between two progress frames of one call.
 pub const PROGRESS: Duration = Duration::from_millis(500);
+/// The longest sleep of those that wait for a moment of the clock, which may be set meanwhile.
+pub const CLOCK: Duration = Duration::from_secs(1);
 /// The daemon ends when it had nothing to do for this long.
 pub const IDLE: Duration = Duration::from_secs(60);
 

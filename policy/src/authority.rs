@@ -8,6 +8,7 @@ use contract::Power;
 use crate::{
     powers::{Consent, Powers},
     scope::DUMP_TAG,
+    until::Until,
 };
 
 pub(crate) const DOM0_UUID: &str = "00000000-0000-0000-0000-000000000000";
@@ -128,10 +129,10 @@ pub struct Claim {
 /// What a claim rests on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Grounds {
-    /// The qube is listed with these powers.
-    Listed(Powers),
-    /// Qubes with these tags are granted these powers.
-    Tags(Vec<(Tag, Powers)>),
+    /// The qube is listed with these powers until then.
+    Listed(Powers, Option<Until>),
+    /// Qubes with these tags are granted these powers until then.
+    Tags(Vec<(Tag, Powers, Option<Until>)>),
 }
 
 impl Claim {
@@ -143,7 +144,7 @@ impl Claim {
     /// How the call names the qube.
     pub const fn address(&self) -> Address {
         match self.grounds {
-            Grounds::Listed(_) => Address::Argument,
+            Grounds::Listed(..) => Address::Argument,
             Grounds::Tags(_) => Address::Target,
         }
     }
@@ -151,7 +152,7 @@ impl Claim {
     /// The tags that decide, whose presence qubesd must be asked for; none for a listed qube.
     pub fn wanted_tags(&self) -> Vec<Tag> {
         let Grounds::Tags(tags) = &self.grounds else { return Vec::new() };
-        let mut wanted: Vec<Tag> = tags.iter().map(|(tag, _)| tag.clone()).collect();
+        let mut wanted: Vec<Tag> = tags.iter().map(|(tag, ..)| tag.clone()).collect();
         wanted.extend(Tag::parse(DUMP_TAG));
         wanted.extend(Tag::parse(&created_by(&self.agent)));
         wanted
@@ -169,7 +170,7 @@ impl Claim {
     /// The qube is not the one that was meant, or its class or tags forbid the call.
     pub fn manage(self, live: Live) -> Result<ManagedQube, Refused> {
         let address = self.address();
-        let powers = self.powers_over(&live).map_err(Refused)?;
+        let (powers, until) = self.powers_over(&live).map_err(Refused)?;
         Ok(ManagedQube {
             name: live.name,
             uuid: live.uuid,
@@ -177,10 +178,12 @@ impl Claim {
             agent: self.agent,
             address,
             powers,
+            until,
         })
     }
 
-    fn powers_over(&self, live: &Live) -> Result<Powers, Reason> {
+    /// The powers, and when the one that the call needs ends.
+    fn powers_over(&self, live: &Live) -> Result<(Powers, Option<Until>), Reason> {
         if live.name != self.target {
             return Err(Reason::OtherName);
         }
@@ -188,7 +191,7 @@ impl Claim {
             return Err(Reason::AdminVm);
         }
         let granting = match &self.grounds {
-            Grounds::Listed(powers) => return Ok(powers.clone()),
+            Grounds::Listed(powers, until) => return Ok((powers.clone(), *until)),
             Grounds::Tags(tags) => tags,
         };
         let carries = |name: &str| live.tags.iter().any(|tag| tag.as_str() == name);
@@ -199,10 +202,17 @@ impl Claim {
             return Err(Reason::ForeignDisposable);
         }
         let mut held = Powers::default();
-        for (_, powers) in granting.iter().filter(|(tag, _)| carries(tag.as_str())) {
+        let mut last = None;
+        for (_, powers, until) in granting.iter().filter(|(tag, ..)| carries(tag.as_str())) {
             held.merge(powers);
+            if powers.holds(self.power) {
+                // Of two grants the one that lasts longer decides.
+                last = last.map_or(Some(*until), |last: Option<Until>| {
+                    Some(last.zip(*until).map(|(last, until)| last.max(until)))
+                });
+            }
         }
-        if held.holds(self.power) { Ok(held) } else { Err(Reason::TagMissing) }
+        last.map(|until| (held, until)).ok_or(Reason::TagMissing)
     }
 }
 
@@ -221,6 +231,7 @@ pub struct ManagedQube {
     agent: QubeName,
     address: Address,
     powers: Powers,
+    until: Option<Until>,
 }
 
 impl ManagedQube {
@@ -247,6 +258,11 @@ impl ManagedQube {
     /// How calls name it.
     pub const fn address(&self) -> Address {
         self.address
+    }
+
+    /// When the power that the call needed ends; none when it does not end by itself.
+    pub const fn until(&self) -> Option<Until> {
+        self.until
     }
 
     /// Whether the agent holds this power over it outright, to be used beside the one that the

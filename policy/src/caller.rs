@@ -9,6 +9,7 @@ use crate::{
     authority::{Address, Claim, Grounds, Live, ManagedQube, Reason, Refused},
     powers::{Consent, Powers},
     scope::{Block, Grant, Scope, Target},
+    until::Until,
 };
 
 impl Scope {
@@ -152,13 +153,19 @@ impl<'a> Caller<'a> {
             (Address::Argument, Some(grant)) => match (grant.powers.consent(power), asked) {
                 (None, _) => Err(Reason::PowerMissing),
                 (Some(Consent::Ask), Asked::Never) => Err(Reason::OnlyAsk),
-                (Some(_), _) => Ok(Grounds::Listed(grant.powers.clone())),
+                (Some(_), _) => Ok(Grounds::Listed(grant.powers.clone(), grant.until)),
             },
             (Address::Target, Some(_)) => Err(Reason::ListedByTarget),
             (Address::Target, None) => {
-                let tags: Vec<(Tag, Powers)> =
-                    self.tags(now).map(|(tag, powers)| (tag.clone(), powers.clone())).collect();
-                if tags.iter().any(|(_, powers)| powers.holds(power)) {
+                let tags: Vec<(Tag, Powers, Option<Until>)> = self
+                    .block
+                    .running(now)
+                    .filter_map(|grant| match &grant.target {
+                        Target::Tag(tag) => Some((tag.clone(), grant.powers.clone(), grant.until)),
+                        Target::Qube(_) => None,
+                    })
+                    .collect();
+                if tags.iter().any(|(_, powers, _)| powers.holds(power)) {
                     Ok(Grounds::Tags(tags))
                 } else {
                     Err(Reason::NoTagGrant)
@@ -192,10 +199,7 @@ enum Asked {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{
-        authority::{Class, DOM0_UUID},
-        until::Until,
-    };
+    use crate::authority::{Class, DOM0_UUID};
     use admin_api::Uuid;
 
     const SCOPE: &str = "\
@@ -288,6 +292,17 @@ vault see:ask
         let late = || live("x", "AppVM", &["late"]);
         assert!(outcome(Target, Power::Lifecycle, late(), now()).is_ok());
         assert_eq!(outcome(Target, Power::Lifecycle, late(), later()), Err(Reason::NoTagGrant));
+    }
+
+    #[test]
+    fn authority_knows_when_it_ends() {
+        let until = |address, power, qube| outcome(address, power, qube, now()).unwrap().until();
+        let end = Until::parse("2026-12-01T18:00:00Z").ok();
+        assert_eq!(until(Address::Argument, Power::See, live("work", "AppVM", &[])), None);
+        assert_eq!(until(Address::Argument, Power::See, live("old", "AppVM", &[])), end);
+        let both = || live("x", "AppVM", &["ai-managed", "late"]);
+        assert_eq!(until(Address::Target, Power::See, both()), None);
+        assert_eq!(until(Address::Target, Power::Lifecycle, both()), end);
     }
 
     #[test]

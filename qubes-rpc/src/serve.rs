@@ -235,6 +235,10 @@ async fn work(
     reader: &mut BufReader<OwnedReadHalf>,
 ) -> Result<Value, Error> {
     let Admission { entry, admitted, state } = admission;
+    let until = match &admitted {
+        Admitted::Qube(qube) => qube.until(),
+        Admitted::Scope(_) => None,
+    };
     let handler = async {
         if let (true, Admitted::Qube(qube), Some(state)) = (entry.running, &admitted, state) {
             host.make_running(qube, state).await?;
@@ -256,9 +260,25 @@ async fn work(
         call.gone.cancel();
         std::future::pending::<()>().await;
     };
+    let ended = async {
+        match until {
+            Some(until) => sleep_until_time(until.time()).await,
+            None => std::future::pending().await,
+        }
+        call.gone.cancel();
+        std::future::pending::<()>().await;
+    };
     tokio::select! {
         result = handler => result.unwrap_or(Err(Error::Panicked)),
         () = progress => Err(Fault::Refused {}.into()),
         () = watch => Err(Fault::Refused {}.into()),
+        () = ended => Err(Fault::Refused {}.into()),
+    }
+}
+
+/// Waits for a moment of the clock, which may be set meanwhile.
+async fn sleep_until_time(time: SystemTime) {
+    while let Ok(left) = time.duration_since(SystemTime::now()) {
+        sleep(left.min(limits::CLOCK)).await;
     }
 }
