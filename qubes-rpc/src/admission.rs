@@ -9,6 +9,7 @@ use crate::{
     descriptor::{Descriptor, Target},
     error::chain,
     host::Host,
+    pause::is_paused,
     scope_file::read_scope,
     service::{Admitted, Entry},
     services::SERVICES,
@@ -52,6 +53,9 @@ pub(crate) async fn admit(
     descriptor: &Descriptor,
     now: SystemTime,
 ) -> Result<Admission, NotAdmitted> {
+    if is_paused(&host.paths) {
+        return Err(refused("everything is paused"));
+    }
     let scope = read_scope(&host.paths.scope(), host.trusted)
         .map_err(|error| NotAdmitted::Refused(format!("operator's file: {}", chain(&error))))?;
     let entry = SERVICES

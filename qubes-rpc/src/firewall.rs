@@ -3,7 +3,7 @@
 use std::{fs, io, path::PathBuf};
 
 use admin_api::{
-    call,
+    QubeName, call,
     firewall::{Rule, default_rules},
     firewall_xml,
 };
@@ -35,7 +35,7 @@ impl Writer<'_> {
         let before = self.rules(qube).await?;
         let mut wanted = before.clone();
         let told = change(&mut wanted)?;
-        self.host.keep_rules(qube, &before, &self.call.id).map_err(Error::File)?;
+        self.host.keep_rules(qube.name(), &before, &self.call.id).map_err(Error::File)?;
         let set = call::firewall::set(destination(qube), &wanted);
         match self.host.qubesd.call(set, limits::QUBESD).await {
             Ok(()) => {}
@@ -75,7 +75,7 @@ impl<E: Effect> Handle<'_, E> {
 }
 
 /// The rules that have not expired, as qubesd writes them.
-fn in_force(rules: &[Rule]) -> impl Iterator<Item = String> {
+pub(crate) fn in_force(rules: &[Rule]) -> impl Iterator<Item = String> {
     let now = seconds_since_1970();
     let lives = move |rule: &&Rule| rule.expire.is_none_or(|expire| expire > now);
     rules.iter().filter(lives).map(Rule::render_line)
@@ -83,8 +83,8 @@ fn in_force(rules: &[Rule]) -> impl Iterator<Item = String> {
 
 impl Host {
     /// Keeps a rule set as the `firewall.xml` that it was, under the time and the call's number.
-    fn keep_rules(&self, qube: &ManagedQube, rules: &[Rule], call: &str) -> io::Result<()> {
-        let folder = self.paths.firewall_history().join(qube.name().as_str());
+    pub(crate) fn keep_rules(&self, qube: &QubeName, rules: &[Rule], call: &str) -> io::Result<()> {
+        let folder = self.paths.firewall_history().join(qube.as_str());
         fs::create_dir_all(&folder)?;
         let mut kept: Vec<PathBuf> =
             fs::read_dir(&folder)?.map(|entry| Ok(entry?.path())).collect::<io::Result<_>>()?;

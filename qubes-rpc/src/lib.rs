@@ -25,6 +25,7 @@ mod operator;
 mod operator_policy;
 mod outcome;
 pub mod paths;
+mod pause;
 mod plain;
 mod relay;
 mod replace;

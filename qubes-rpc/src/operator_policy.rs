@@ -1,6 +1,9 @@
 //! What the operator's own qrexec policy says of a `qubes.ConnectTCP` call.
 
-use std::{fs, io, path::Path};
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+};
 
 use admin_api::QubeName;
 use policy::{
@@ -8,7 +11,11 @@ use policy::{
     evaluate::{Decision, Denial, Policy, PolicyFiles, Request, System, SystemQube},
 };
 
-use crate::{error::Error, host::Host, paths::Paths};
+use crate::{
+    error::Error,
+    host::{Found, Host},
+    paths::Paths,
+};
 
 /// The files that come with Qubes (`policy.d` of qubes-core-qrexec and qubes-core-admin): their
 /// denials are defaults, which a rule of ours may go before. A file of any other name is the operator's.
@@ -25,7 +32,8 @@ impl Host {
     /// Whether a line that the operator wrote denies the connection today, or asks. Our file comes before
     /// most of the operator's, so that a rule of ours would overrule it.
     pub(crate) async fn operator_denies(&self, rule: &TcpRule) -> Result<bool, Error> {
-        let files = read_policy(&self.paths).map_err(Error::File)?;
+        let ours = [self.paths.services_policy(), self.paths.tcp_policy()];
+        let files = read_policy(&self.paths, &ours).map_err(Error::File)?;
         let policy = Policy::parse(&files).map_err(|error| Error::File(io::Error::other(error)))?;
         let mut system = System::new();
         for name in [&rule.source, &rule.target] {
@@ -49,19 +57,25 @@ impl Host {
     }
 
     async fn system_qube(&self, name: &QubeName) -> Result<Option<SystemQube>, admin_api::Error> {
-        Ok(self.find(name, true).await?.map(|found| SystemQube {
-            class: found.class,
-            uuid: found.live.uuid.to_string(),
-            tags: found.live.tags.iter().map(ToString::to_string).collect(),
-            ..SystemQube::default()
-        }))
+        Ok(self.find(name, true).await?.map(|found| found.system_qube()))
     }
 }
 
-/// All policy files but ours, by the path that they have in dom0.
-fn read_policy(paths: &Paths) -> io::Result<PolicyFiles> {
+impl Found {
+    /// The qube as policy looks at it. Its tags must have been asked for.
+    pub(crate) fn system_qube(&self) -> SystemQube {
+        SystemQube {
+            class: self.class.clone(),
+            uuid: self.live.uuid.to_string(),
+            tags: self.live.tags.iter().map(ToString::to_string).collect(),
+            ..SystemQube::default()
+        }
+    }
+}
+
+/// All policy files but these, by the path that they have in dom0.
+pub(crate) fn read_policy(paths: &Paths, but: &[PathBuf]) -> io::Result<PolicyFiles> {
     let mut files = PolicyFiles::new();
-    let ours = [paths.services_policy(), paths.tcp_policy()];
     for folder in paths.policy_folders() {
         let entries = match fs::read_dir(&folder) {
             Ok(entries) => entries,
@@ -70,7 +84,7 @@ fn read_policy(paths: &Paths) -> io::Result<PolicyFiles> {
         };
         for entry in entries {
             let path = entry?.path();
-            if !path.is_file() || ours.contains(&path) {
+            if !path.is_file() || but.contains(&path) {
                 continue;
             }
             let text = fs::read_to_string(&path)?;

@@ -79,6 +79,16 @@ impl Paths {
         self.at("etc/salt-bridge/settings.toml")
     }
 
+    /// What an installation is doing; missing when none is under way.
+    pub fn install_journal(&self) -> PathBuf {
+        self.at("var/lib/salt-bridge/journal")
+    }
+
+    /// Locked, not exclusively, by every call as long as it is under way.
+    pub fn calls_lock(&self) -> PathBuf {
+        self.at("var/lib/salt-bridge/ledger/calls.lock")
+    }
+
     /// The file that stands there while everything is paused.
     pub fn paused(&self) -> PathBuf {
         self.at("etc/salt-bridge/paused")
@@ -91,7 +101,7 @@ impl Paths {
 
     /// The file that names the last line of the audit log.
     pub fn audit_head(&self) -> PathBuf {
-        self.at("var/lib/salt-bridge/audit-head")
+        self.at("var/log/salt-bridge/audit-head")
     }
 
     /// Where qubesd may keep the firewall of a qube of this name.

@@ -47,6 +47,14 @@ pub enum ScopeFileError {
 
 /// Reads the file, which has to be a regular one of `trusted`'s that nobody else may write.
 pub fn read_scope(path: &Path, trusted: u32) -> Result<Scope, ScopeFileError> {
+    read_scope_text(path, trusted).map(|(_, scope)| scope)
+}
+
+/// The same with the text, for those who change it.
+pub(crate) fn read_scope_text(
+    path: &Path,
+    trusted: u32,
+) -> Result<(String, Scope), ScopeFileError> {
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
     let file = open(path, flags, Mode::empty()).map_err(ScopeFileError::Open)?;
     let status = fstat(&file).map_err(ScopeFileError::Open)?;
@@ -65,8 +73,9 @@ pub fn read_scope(path: &Path, trusted: u32) -> Result<Scope, ScopeFileError> {
     if u64::try_from(text.len()).is_ok_and(|length| length > FILE_BYTES) {
         return Err(ScopeFileError::TooLarge);
     }
-    let text = str::from_utf8(&text).map_err(|_| ScopeFileError::Encoding)?;
-    Ok(Scope::parse(text)?)
+    let text = String::from_utf8(text).map_err(|_| ScopeFileError::Encoding)?;
+    let scope = Scope::parse(&text)?;
+    Ok((text, scope))
 }
 
 #[cfg(test)]

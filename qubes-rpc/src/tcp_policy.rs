@@ -3,15 +3,7 @@
 //! It accepts nothing but a change, two names and a port. It does not take the daemon's word for
 //! anything: it reads the operator's file and asks qubesd itself.
 
-use std::{
-    fs::{self, File},
-    io::{self, Write},
-    num::NonZeroU16,
-    os::unix::fs::PermissionsExt,
-    path::Path,
-    rc::Rc,
-    time::SystemTime,
-};
+use std::{fs::File, io, num::NonZeroU16, path::Path, rc::Rc, time::SystemTime};
 
 use contract::limits;
 use policy::{TcpRule, TcpRules};
@@ -28,6 +20,8 @@ use crate::{
     error::{Error, chain},
     host::Host,
     journal,
+    pause::is_paused,
+    replace::replace_file,
     scope_file::read_scope,
 };
 
@@ -144,26 +138,76 @@ async fn change(host: &Host, request: &Request) -> Result<Option<bool>, Error> {
         return Ok(None);
     };
     let rule = TcpRule { source, target, port: request.port };
-    let folder = host.paths.policy();
-    // Qubes' own policy service takes the same lock.
-    let lock = File::open(&folder).map_err(Error::File)?;
-    flock(&lock, FlockOperation::LockExclusive).map_err(|error| Error::File(error.into()))?;
-    let before = host.read_tcp_rules()?;
-    let mut after = TcpRules::default();
-    for kept in before.rules() {
-        if granted(host, kept).await? {
-            after.add(kept.clone());
-        }
+    if is_paused(&host.paths) {
+        return Ok(None);
     }
+    let _lock = lock(host)?;
+    let before = host.read_tcp_rules()?;
+    let (mut after, _) = still_granted(host, &before).await?;
     let changed = match request.change {
         Change::Add if !granted(host, &rule).await? => return Ok(None),
         Change::Add => after.add(rule),
         Change::Remove => after.remove(&rule),
     };
-    if after != before {
-        replace(&host.paths.tcp_policy(), &after.render()).map_err(Error::File)?;
-    }
+    write_tcp_rules(host, &before, &after)?;
     Ok(Some(changed))
+}
+
+/// The lock that Qubes' own policy service takes.
+fn lock(host: &Host) -> Result<File, Error> {
+    let lock = File::open(host.paths.policy()).map_err(Error::File)?;
+    flock(&lock, FlockOperation::LockExclusive).map_err(|error| Error::File(error.into()))?;
+    Ok(lock)
+}
+
+/// The rules that an agent holds `net` over both ends of, and the others.
+async fn still_granted(host: &Host, rules: &TcpRules) -> Result<(TcpRules, Vec<TcpRule>), Error> {
+    let (mut kept, mut removed) = (TcpRules::default(), Vec::new());
+    for rule in rules.rules() {
+        if granted(host, rule).await? {
+            kept.add(rule.clone());
+        } else {
+            removed.push(rule.clone());
+        }
+    }
+    Ok((kept, removed))
+}
+
+fn write_tcp_rules(host: &Host, before: &TcpRules, after: &TcpRules) -> Result<(), Error> {
+    if after == before {
+        return Ok(());
+    }
+    replace_file(&host.paths.tcp_policy(), after.render().as_bytes(), 0o644).map_err(Error::File)
+}
+
+/// Removes the rules whose grants ended; those that it removed.
+pub(crate) async fn withdraw_ended(host: &Host) -> Result<Vec<TcpRule>, Error> {
+    let _lock = lock(host)?;
+    let before = host.read_tcp_rules()?;
+    let (after, removed) = still_granted(host, &before).await?;
+    write_tcp_rules(host, &before, &after)?;
+    Ok(removed)
+}
+
+/// Removes all rules; those that there were.
+pub(crate) fn withdraw_all(host: &Host) -> Result<Vec<TcpRule>, Error> {
+    let _lock = lock(host)?;
+    let before = host.read_tcp_rules()?;
+    write_tcp_rules(host, &before, &TcpRules::default())?;
+    Ok(before.rules().to_vec())
+}
+
+/// Puts these rules back, as far as they are granted still; those that are there then.
+pub(crate) async fn put_back(host: &Host, rules: Vec<TcpRule>) -> Result<Vec<TcpRule>, Error> {
+    let _lock = lock(host)?;
+    let before = host.read_tcp_rules()?;
+    let mut wanted = before.clone();
+    for rule in rules {
+        wanted.add(rule);
+    }
+    let (after, _) = still_granted(host, &wanted).await?;
+    write_tcp_rules(host, &before, &after)?;
+    Ok(after.rules().to_vec())
 }
 
 /// Whether any agent holds the power `net` over both ends now.
@@ -177,14 +221,4 @@ async fn granted(host: &Host, rule: &TcpRule) -> Result<bool, Error> {
         }
     }
     Ok(false)
-}
-
-/// Replaces a file whole, so that a reader finds the old one or the new one.
-fn replace(path: &Path, text: &str) -> io::Result<()> {
-    let new = path.with_extension("policy.new");
-    let mut file = File::create(&new)?;
-    file.set_permissions(fs::Permissions::from_mode(0o644))?;
-    file.write_all(text.as_bytes())?;
-    file.sync_all()?;
-    fs::rename(&new, path)
 }

@@ -1,6 +1,6 @@
 //! The clock.
 
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use policy::Until;
 
@@ -15,4 +15,9 @@ pub(crate) fn now_with_milliseconds() -> String {
     let part = now.duration_since(UNIX_EPOCH).unwrap_or_default().subsec_millis();
     let second = Until::from_time(now).map(|second| second.to_string()).unwrap_or_default();
     format!("{}.{part:03}Z", second.trim_end_matches('Z'))
+}
+
+/// The moment so many seconds after 1970.
+pub(crate) fn time_of(seconds: u64) -> Option<Until> {
+    UNIX_EPOCH.checked_add(Duration::from_secs(seconds)).and_then(Until::from_time)
 }

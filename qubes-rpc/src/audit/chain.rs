@@ -134,6 +134,7 @@ impl Link {
 }
 
 /// Reads whatever it is given; what is a head is so byte by byte.
+#[cfg(test)]
 pub(crate) fn fuzz_head(input: &[u8]) {
     let Ok(text) = std::str::from_utf8(input) else { return };
     if let Ok(head) = Head::parse(text) {

@@ -1,7 +1,6 @@
 //! What one line of the audit log says: who asked for what on what, and what became of it.
 //! Never a file's content, never output.
 
-use contract::SERVICE_PREFIX;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
@@ -136,11 +135,6 @@ impl Entry {
         self.phase = Phase::Done;
         self.outcome = outcome.into();
         self.detail = cut_at(detail, DETAIL_BYTES).into();
-    }
-
-    /// The service with its prefix.
-    pub(crate) fn full_service(&self) -> String {
-        format!("{SERVICE_PREFIX}{}", self.service)
     }
 }
 

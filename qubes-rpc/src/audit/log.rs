@@ -79,7 +79,7 @@ impl Places {
 }
 
 /// Opens a file that nobody else may have put a link in the place of.
-pub(super) fn open(path: &Path, options: &mut OpenOptions) -> io::Result<File> {
+pub(crate) fn open(path: &Path, options: &mut OpenOptions) -> io::Result<File> {
     let flags = i32::try_from((OFlags::NOFOLLOW | OFlags::NONBLOCK).bits()).unwrap_or_default();
     options.mode(0o640).custom_flags(flags).open(path)
 }
@@ -220,7 +220,8 @@ impl Log {
                 None => Vec::new(),
             },
         };
-        let last = lines.last().copied().or_else(|| older.split_inclusive(|b| *b == b'\n').last());
+        let last =
+            lines.last().copied().or_else(|| older.split_inclusive(|b| *b == b'\n').next_back());
         let mut head = Head::EMPTY;
         if let Some(last) = last {
             let seq = Link::parse(last).map_or(0, |link| link.seq);
@@ -273,7 +274,9 @@ impl Log {
         let kept = self.size.files.saturating_sub(2);
         let (stay, go) = numbers.split_at(kept.min(numbers.len()));
         if !go.is_empty() {
-            let oldest = stay.last().map_or(self.places.log.clone(), |n| self.places.numbered(*n));
+            let oldest = stay
+                .last()
+                .map_or_else(|| self.places.log.clone(), |number| self.places.numbered(*number));
             if let Some(link) = first_link(&oldest)? {
                 self.head = Head { first: link.seq, before: link.prev, ..self.head };
                 self.write_head(self.head)?;

@@ -26,15 +26,15 @@ use serde_json::{Map, Value};
 pub(crate) use self::{
     chain::Head,
     entry::{Entry, Phase, Stored},
-    log::Places,
-    verify::{Broken, VerifyError, Whole, verify},
+    log::{Places, open as open_to_read},
+    verify::{VerifyError, verify},
 };
 use self::{
     entry::Commands,
     log::{Log, SIZE},
     refusals::Refusals,
 };
-use crate::{descriptor::Descriptor, journal, paths::Paths, service};
+use crate::{journal, paths::Paths, service};
 
 /// Lines are forced to the disk this long after they were written.
 const SYNC: Duration = Duration::from_secs(1);
@@ -152,7 +152,11 @@ fn start_sync(places: Places) -> SyncSender<()> {
         while awake.recv().is_ok() {
             thread::sleep(SYNC);
             for path in [&places.log, &places.head] {
-                if let Err(error) = std::fs::File::open(path).and_then(|file| file.sync_data()) {
+                let synced = std::fs::File::open(path).and_then(|file| file.sync_data());
+                // What was moved away was forced to the disk before.
+                if let Err(error) = synced
+                    && error.kind() != io::ErrorKind::NotFound
+                {
                     journal::say(&format!("{}: {error}", path.display()));
                 }
             }
@@ -164,7 +168,7 @@ fn start_sync(places: Places) -> SyncSender<()> {
 /// Every line that can be read, the oldest first, from all files.
 pub(crate) fn read_all(places: &Places, mut take: impl FnMut(Stored)) -> io::Result<()> {
     for path in places.files()? {
-        let file = match log::open(&path, std::fs::OpenOptions::new().read(true)) {
+        let file = match open_to_read(&path, std::fs::OpenOptions::new().read(true)) {
             // It became older between the list and now, and so was the oldest.
             Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
             opened => opened?,

@@ -135,8 +135,11 @@ pub(crate) fn verify(places: &Places) -> Result<Whole, VerifyError> {
     follow(&seen, head).map_err(VerifyError::Broken)
 }
 
+/// The head, if it can be read, and the files, the oldest first.
+type Opened = (Option<Head>, Vec<(PathBuf, File)>);
+
 /// Opens everything at one moment, between two lines; what is appended later is read as well.
-fn open_all(places: &Places) -> Result<(Option<Head>, Vec<(PathBuf, File)>), VerifyError> {
+fn open_all(places: &Places) -> Result<Opened, VerifyError> {
     let failed = |path: &PathBuf| {
         let path = path.clone();
         move |error| VerifyError::Read(path, error)
