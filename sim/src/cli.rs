@@ -8,8 +8,10 @@ use std::{
 };
 
 use clap::{Parser, Subcommand};
-use rustix::process::Signal;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::{
+    runtime::Runtime,
+    signal::unix::{Signal, SignalKind, signal},
+};
 
 use crate::{
     DEFAULT_SCOPE, Host, HostError, HostOptions, Mode, demo, program, qube, role::Role, spawn,
@@ -35,12 +37,18 @@ enum Command {
         /// Put the host into this folder, and leave it there.
         #[arg(long)]
         dir: Option<PathBuf>,
+        /// Take this file as the operator's, instead of one that lists work, dev and test.
+        #[arg(long, value_name = "FILE")]
+        scope: Option<PathBuf>,
     },
     /// Run a host until interrupted.
     Host {
         /// The folder of the host, which must be empty or not exist.
         #[arg(long)]
         dir: PathBuf,
+        /// Take this file as the operator's, instead of one that lists work, dev and test.
+        #[arg(long, value_name = "FILE")]
+        scope: Option<PathBuf>,
     },
 }
 
@@ -67,7 +75,8 @@ fn end_with_host() {
     let child = std::env::var_os(spawn::CHILD_OF_HOST).is_some();
     if child {
         // Without it the daemon of a killed host stays, which does no harm.
-        let _ = rustix::process::set_parent_process_death_signal(Some(Signal::KILL));
+        let _ =
+            rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL));
     }
 }
 
@@ -103,19 +112,21 @@ fn execute(command: Command, mode: Option<Mode>) -> Result<ExitCode, HostError> 
     let program = std::env::current_exe().map_err(HostError::Runtime)?;
     match command {
         Command::Demo => {
-            let (_folder, host) = fresh(None, program, mode)?;
+            let (_folder, host) = fresh(None, program, mode, None)?;
             demo::run(&host)
         }
-        Command::Mcp { dir } => {
-            let (_folder, host) = fresh(dir, program, mode)?;
+        Command::Mcp { dir, scope } => {
+            let signals = Signals::new().map_err(HostError::Runtime)?;
+            let (_folder, host) = fresh(dir, program, mode, scope)?;
             tell(host.mode().sentence());
             let shim = host.layout().program("salt-bridge");
             let client = host.layout().program("qrexec-client-vm").into_os_string();
             let arguments = ["--qrexec-client-vm".into(), client];
-            on_runtime(agent(&shim, &arguments)).map_err(HostError::Runtime)
+            signals.serve(&shim, &arguments).map_err(HostError::Runtime)
         }
-        Command::Host { dir } => {
-            let (_folder, host) = fresh(Some(dir), program, mode)?;
+        Command::Host { dir, scope } => {
+            let signals = Signals::new().map_err(HostError::Runtime)?;
+            let (_folder, host) = fresh(Some(dir), program, mode, scope)?;
             tell(host.mode().sentence());
             tell("Simulated qubes are no security boundary.");
             let client = host.layout().program("qrexec-client-vm");
@@ -127,39 +138,53 @@ fn execute(command: Command, mode: Option<Mode>) -> Result<ExitCode, HostError> 
             let agent = host.layout().program("salt-bridge");
             tell(&format!("  {} --qrexec-client-vm {}", agent.display(), client.display()));
             tell(&format!("dom0 is {}", host.root().display()));
-            on_runtime(signalled()).map_err(HostError::Runtime)?;
+            signals.wait();
             Ok(ExitCode::SUCCESS)
         }
     }
 }
 
-fn on_runtime<T>(work: impl Future<Output = io::Result<T>>) -> io::Result<T> {
-    tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(work)
+/// What asks this process to end, from before there is anything to end.
+struct Signals {
+    runtime: Runtime,
+    interrupt: Signal,
+    terminate: Signal,
 }
 
-/// Waits until this process is asked to end.
-async fn signalled() -> io::Result<()> {
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let mut terminate = signal(SignalKind::terminate())?;
-    tokio::select! {
-        _ = interrupt.recv() => {}
-        _ = terminate.recv() => {}
+impl Signals {
+    fn new() -> io::Result<Self> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let (interrupt, terminate) = {
+            let _context = runtime.enter();
+            (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?)
+        };
+        Ok(Self { runtime, interrupt, terminate })
     }
-    Ok(())
-}
 
-/// Serves MCP by the agent until it ends, or until this process is asked to end.
-async fn agent(program: &Path, arguments: &[OsString]) -> io::Result<ExitCode> {
-    let mut agent = spawn::shim(program, arguments)?;
-    let status = tokio::select! {
-        status = agent.wait() => status?,
-        signalled = signalled() => {
-            signalled?;
+    /// Waits until this process is asked to end.
+    fn wait(mut self) {
+        self.runtime.block_on(async {
+            tokio::select! {
+                _ = self.interrupt.recv() => {}
+                _ = self.terminate.recv() => {}
+            }
+        });
+    }
+
+    /// Serves MCP by the agent until it ends, or until this process is asked to end.
+    fn serve(mut self, program: &Path, arguments: &[OsString]) -> io::Result<ExitCode> {
+        let status = self.runtime.block_on(async {
+            let mut agent = spawn::shim(program, arguments)?;
+            tokio::select! {
+                status = agent.wait() => return status,
+                _ = self.interrupt.recv() => {}
+                _ = self.terminate.recv() => {}
+            }
             agent.kill().await?;
-            agent.wait().await?
-        }
-    };
-    Ok(ExitCode::from(spawn::exit_code(status)))
+            agent.wait().await
+        });
+        Ok(ExitCode::from(spawn::exit_code(status?)))
+    }
 }
 
 /// A host in this folder, or in one of its own that vanishes with the first half of the pair.
@@ -167,7 +192,12 @@ fn fresh(
     dir: Option<PathBuf>,
     program: PathBuf,
     mode: Option<Mode>,
+    scope: Option<PathBuf>,
 ) -> Result<(Option<tempfile::TempDir>, Host), HostError> {
+    let scope = match scope {
+        Some(file) => std::fs::read_to_string(file).map_err(HostError::Install)?,
+        None => DEFAULT_SCOPE.to_owned(),
+    };
     let (folder, dir) = match dir {
         Some(dir) => (None, dir),
         None => {
@@ -180,6 +210,6 @@ fn fresh(
         }
     };
     let host = Host::start(HostOptions { mode, ..HostOptions::new(dir, program) })?;
-    host.install(DEFAULT_SCOPE)?;
+    host.install(&scope)?;
     Ok((folder, host))
 }

@@ -14,7 +14,7 @@ use tokio::{
 };
 
 use super::{Failure, dispatch, request::Asked};
-use crate::host::Shared;
+use crate::{host::Shared, qrexec::permits};
 
 /// Of a longer request qubesd cuts the connection.
 const REQUEST_BYTES: usize = 65_536;
@@ -94,7 +94,7 @@ async fn connection(shared: &Arc<Shared>, mut stream: UnixStream) -> io::Result<
     let reply = match asked {
         Ok(asked) if asked.method == "admin.Events" => match dispatch::answer(shared, &asked).await
         {
-            Ok(_) => return events(shared, stream, &asked.destination).await,
+            Ok(_) => return events(shared, stream, &asked).await,
             Err(failure) => failure.encode(),
         },
         Ok(asked) => dispatch::answer(shared, &asked).await.unwrap_or_else(Failure::encode),
@@ -104,7 +104,7 @@ async fn connection(shared: &Arc<Shared>, mut stream: UnixStream) -> io::Result<
 }
 
 /// Tells every event of a qube, or of all when dom0 is asked, until the client is gone.
-async fn events(shared: &Shared, stream: UnixStream, destination: &str) -> io::Result<()> {
+async fn events(shared: &Shared, stream: UnixStream, asked: &Asked) -> io::Result<()> {
     let stream = stream.into_std()?;
     // Watched apart, because watching makes the runtime forget that a socket can be written.
     let watched = UnixStream::from_std(stream.try_clone()?)?;
@@ -116,7 +116,7 @@ async fn events(shared: &Shared, stream: UnixStream, destination: &str) -> io::R
     loop {
         for event in log.since(next) {
             next += 1;
-            if destination == "dom0" || event.subject == destination {
+            if hears(shared, asked, &event) {
                 stream.write_all(&event.encode()).await?;
             }
         }
@@ -125,6 +125,20 @@ async fn events(shared: &Shared, stream: UnixStream, destination: &str) -> io::R
             () = gone(&watched) => return Ok(()),
         }
     }
+}
+
+/// Whether a listener is told of an event: of its destination, and, where the source is not dom0,
+/// as far as policy lets the source.
+fn hears(shared: &Shared, asked: &Asked, event: &Event) -> bool {
+    if asked.destination != "dom0" && event.subject != asked.destination {
+        return false;
+    }
+    let about = match event.subject.as_str() {
+        "" => event.get("vm").unwrap_or("@adminvm"),
+        subject => subject,
+    };
+    let service = format!("admin.Events+{}", event.name.replace(':', "_"));
+    asked.source == "dom0" || permits(shared, &shared.system(), &service, &asked.source, about)
 }
 
 /// Ends when the client has closed both sides.

@@ -158,13 +158,9 @@ fn qube(holder: Holder<'_>, property: &str, name: &str) -> Value {
         }
         ("default_netvm", None) => running(found)?,
         ("default_dispvm", owner) if system.value(found, "template_for_dispvms") != "True" => {
-            let (kind, whose) = match owner {
-                Some(owner) => (owner.name.as_str(), "qube"),
-                None => ("system", "system"),
-            };
-            let _ = whose;
+            let holder = owner.map_or("system", |owner| &owner.name);
             let message = format!(
-                "Cannot set invalid property to {kind}, default_dispvm '{name}' has \
+                "Cannot set invalid property to {holder}, default_dispvm '{name}' has \
                  template_for_dispvms set to False"
             );
             return Err(property_value(message));

@@ -61,6 +61,31 @@ fn a_listener_hears_what_happens_to_its_qube() {
 }
 
 #[test]
+fn a_listener_that_is_not_dom0_hears_what_policy_lets_it_hear() {
+    let machine = Machine::start();
+    let policy = "admin.Events +domain-tag-add_heard salt-bridge work allow target=@adminvm\n";
+    machine.host.set_policy("30-test.policy", policy).unwrap();
+    #[expect(clippy::disallowed_methods, reason = "the test is the client")]
+    let mut stream = UnixStream::connect(machine.host.layout().qubesd_socket()).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream.write_all(b"admin.Events+ salt-bridge name dom0\0").unwrap();
+    stream.shutdown(Shutdown::Write).unwrap();
+    let mut hello = [0; 27];
+    stream.read_exact(&mut hello).unwrap();
+    assert_eq!(&hello, b"1\0\0connection-established\0\0");
+    for call in ["admin.vm.tag.Set+heard", "admin.vm.tag.Set+unheard"] {
+        assert_eq!(machine.admin(call, "vault"), "0\0");
+        assert_eq!(machine.admin(call, "work"), "0\0");
+    }
+    assert_eq!(machine.admin("admin.vm.tag.Remove+heard", "work"), "0\0");
+    assert_eq!(machine.admin("admin.vm.tag.Set+heard", "work"), "0\0");
+    let event = b"1\0work\0domain-tag-add:heard\0tag\0heard\0\0";
+    let mut heard = vec![0; 2 * event.len()];
+    stream.read_exact(&mut heard).unwrap();
+    assert_eq!(heard, [&event[..], event].concat());
+}
+
+#[test]
 fn the_events_of_changes_are_those_that_were_recorded() {
     let machine = Machine::start();
     let before = machine.host.events().len();
