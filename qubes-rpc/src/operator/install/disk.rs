@@ -23,7 +23,7 @@ use super::state::{Goal, State};
 /// What a temporary file's name ends with, after its own name and 16 hexadecimal digits.
 const NEW: &str = ".new";
 /// The largest file that is kept for undo, in bytes.
-const KEPT_BYTES: u64 = 64 << 20;
+const KEPT_BYTES: u64 = 256 << 20;
 
 /// What is about to happen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
