@@ -4,7 +4,10 @@ use std::{cell::Cell, path::PathBuf, time::Duration};
 
 use admin_api::{
     Client, Destination, QubeName, Tag,
-    call::{self, vm::PowerState},
+    call::{
+        self,
+        vm::{ListedQube, PowerState},
+    },
 };
 use contract::{Fault, Power, limits};
 use policy::{Live, ManagedQube};
@@ -78,9 +81,19 @@ impl Host {
             }
             Err(error) => return Err(error),
         };
-        let Some(qube) = listed.into_iter().find(|qube| qube.name == name.as_str()) else {
-            return Ok(None);
-        };
+        match listed.into_iter().find(|qube| qube.name == name.as_str()) {
+            Some(qube) => self.complete(name, qube, with_tags).await,
+            None => Ok(None),
+        }
+    }
+
+    /// What else is to be known of a qube that qubesd has just listed; nothing when it is gone.
+    pub(crate) async fn complete(
+        &self,
+        name: &QubeName,
+        qube: ListedQube,
+        with_tags: bool,
+    ) -> Result<Option<Found>, admin_api::Error> {
         let Some(uuid) = qube.uuid else { return Ok(None) };
         let tags = if with_tags {
             match self.tags(Destination::Uuid(uuid.clone())).await? {

@@ -4,7 +4,11 @@ use std::{rc::Rc, time::SystemTime};
 
 use admin_api::{
     Destination, PropertyName, QubeName,
-    call::{self, property::PropertyValue, vm::PowerState},
+    call::{
+        self,
+        property::PropertyValue,
+        vm::{ListedQube, PowerState},
+    },
 };
 use contract::{Power, limits};
 use futures_util::{StreamExt, TryStreamExt, stream};
@@ -35,13 +39,22 @@ impl<E: Effect> Handle<'_, E> {
             caller.tags(view.now()).any(|(_, powers)| powers.consent(Power::See).is_some());
         let listed: Vec<QubeName> =
             caller.listed(view.now()).map(|(name, _)| name.clone()).collect();
-        let names = if by_tag { self.all_names().await? } else { listed.clone() };
-        let agent = caller.agent();
-        let seen: Vec<Option<Seen>> = stream::iter(names.iter().filter(|name| *name != agent))
-            .map(|name| async {
-                let tagged = !listed.contains(name);
+        let names = if by_tag {
+            self.all_qubes().await?
+        } else {
+            listed.iter().map(|name| (name.clone(), None)).collect()
+        };
+        let (agent, listed, caller) = (caller.agent(), &listed, &caller);
+        let others = names.into_iter().filter(|(name, _)| name != agent);
+        let seen: Vec<Option<Seen>> = stream::iter(others)
+            .map(|(name, qube)| async move {
+                let (name, tagged) = (&name, !listed.contains(&name));
                 let _turn = self.host.questions.acquire().await;
-                let Some(found) = self.host.find(name, tagged).await? else { return Ok(None) };
+                let found = match qube {
+                    Some(qube) => self.host.complete(name, qube, tagged).await?,
+                    None => self.host.find(name, tagged).await?,
+                };
+                let Some(found) = found else { return Ok(None) };
                 let qube = caller.visible(found.live, view.now());
                 Ok::<_, Error>(qube.map(|qube| Seen {
                     qube,
@@ -55,9 +68,10 @@ impl<E: Effect> Handle<'_, E> {
         Ok(seen.into_iter().flatten().collect())
     }
 
-    async fn all_names(self) -> Result<Vec<QubeName>, Error> {
+    /// All qubes but dom0, with the line that says more of each, so that none is asked for twice.
+    async fn all_qubes(self) -> Result<Vec<(QubeName, Option<ListedQube>)>, Error> {
         let all = self.host.qubesd.call(call::vm::list(Destination::Dom0), limits::QUBESD).await?;
-        Ok(all.iter().filter_map(call::vm::ListedQube::qube).collect())
+        Ok(all.into_iter().filter_map(|line| line.qube().map(|name| (name, Some(line)))).collect())
     }
 
     /// Whether a running qube outside the agent's scope gets its network from this one.
