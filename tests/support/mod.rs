@@ -301,6 +301,7 @@ impl Qubesd {
                  netvm default=True type=vm sys-firewall\n\
                  provides_network default=True type=bool False\n"
                 .into(),
+            "admin.vm.property.Get" if argument == "guivm" => "default=True type=vm dom0".into(),
             "admin.vm.firewall.Get" => self.rules.borrow().clone(),
             "admin.vm.firewall.Set" if self.forgets.get() => String::new(),
             "admin.vm.firewall.Set" => {

@@ -3,6 +3,7 @@
 //! Nothing here is reached by a call of an agent.
 
 mod audit;
+mod doctor;
 mod explain;
 mod firewall;
 mod install;
@@ -23,6 +24,7 @@ use crate::{host::Host, paths::Paths};
 /// The operator's commands.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
+    Doctor(doctor::Doctor),
     Install(install::Install),
     Uninstall(install::Uninstall),
     Recover(install::Recover),
@@ -89,6 +91,7 @@ pub(crate) enum OperatorError {
 /// Runs one command.
 pub(crate) fn run(command: Command, place: &Place) -> Result<ExitCode, OperatorError> {
     match command {
+        Command::Doctor(asked) => doctor::doctor(&asked, place),
         Command::Install(asked) => install::install(&asked, place),
         Command::Uninstall(asked) => install::uninstall(&asked, place),
         Command::Recover(asked) => install::recover(&asked, place),

@@ -1,0 +1,135 @@
+//! qrexec's policy: whether it is what the operator's file means, and whether qrexec, with all the
+//! files that are installed, decides so.
+
+use std::{fs, io, time::SystemTime};
+
+use policy::{
+    Scope, TcpRules,
+    evaluate::{Policy, PolicyFiles},
+};
+
+use super::report::Report;
+use crate::{operator_policy::read_policy, paths::Paths, pause::is_paused, services};
+
+const AREA: &str = "policy";
+
+/// What of the policy there is to decide with.
+pub(super) fn inspect(paths: &Paths, scope: Option<&Scope>, report: &mut Report) -> Option<Policy> {
+    inspect_text(paths, scope, report);
+    inspect_rules(paths, scope, report);
+    let files = match read_policy(paths, &[]) {
+        Ok(files) => files,
+        Err(error) => {
+            report.wrong(AREA, format!("cannot read qrexec's policy: {error}"), "run this as root");
+            return None;
+        }
+    };
+    parse(&files, report)
+}
+
+fn parse(files: &PolicyFiles, report: &mut Report) -> Option<Policy> {
+    match Policy::parse(files) {
+        Ok(policy) => Some(policy),
+        Err(error) => {
+            let mend = "until that line is mended qrexec refuses every call on this machine";
+            report.wrong(AREA, format!("a policy file has a fault: {error}"), mend);
+            None
+        }
+    }
+}
+
+/// Whether our file is what would be written now.
+fn inspect_text(paths: &Paths, scope: Option<&Scope>, report: &mut Report) {
+    let path = paths.services_policy();
+    let lines = services::lines();
+    let text = match fs::read_to_string(&path) {
+        Ok(text) => text,
+        // The files that are missing are told elsewhere.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return,
+        Err(error) => {
+            return report.wrong(
+                AREA,
+                format!("cannot read {}: {error}", path.display()),
+                "run this as root",
+            );
+        }
+    };
+    let shown = path.display();
+    let is_meant =
+        scope.is_some_and(|scope| policy::render_policy(scope, &lines, SystemTime::now()) == text);
+    let denies_all = policy::render_deny_all(&lines) == text;
+    match (is_paused(paths), denies_all) {
+        (true, true) => {
+            report.note(AREA, "paused: every call is refused", "to end it: saltbridged resume");
+        }
+        (true, false) => report.wrong(
+            AREA,
+            format!("paused, so that the daemon refuses every call, but {shown} still admits some"),
+            "run: saltbridged pause",
+        ),
+        (false, true) if paths.install_journal().exists() => report.wrong(
+            AREA,
+            "an installation was interrupted, and every call is refused until it is finished",
+            "run: saltbridged recover",
+        ),
+        (false, _) if is_meant => {
+            report.good(AREA, format!("{shown} is what the operator's file means"));
+        }
+        (false, _) if scope.is_none() => report.note(
+            AREA,
+            "the operator's file is void, so that every call is refused, whatever policy says",
+            "",
+        ),
+        (false, _) => report.wrong(
+            AREA,
+            format!("{shown} is not what the operator's file means now"),
+            format!(
+                "see with `saltbridged policy | diff {shown} -`; run: saltbridged scope refresh"
+            ),
+        ),
+    }
+}
+
+/// Whether the `qubes.ConnectTCP` rules are still granted.
+fn inspect_rules(paths: &Paths, scope: Option<&Scope>, report: &mut Report) {
+    let path = paths.tcp_policy();
+    let text = match fs::read_to_string(&path) {
+        Ok(text) => text,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return,
+        Err(error) => {
+            return report.wrong(
+                AREA,
+                format!("cannot read {}: {error}", path.display()),
+                "run this as root",
+            );
+        }
+    };
+    let rules = match TcpRules::parse(&text) {
+        Ok(rules) => rules,
+        Err(error) => {
+            let mend = "until then no ConnectTCP rule can be added or removed";
+            return report.wrong(AREA, format!("{}: {error}", path.display()), mend);
+        }
+    };
+    let now = SystemTime::now();
+    let granted = |rule: &&policy::TcpRule| {
+        scope.is_some_and(|scope| {
+            scope.agents().filter_map(|agent| scope.caller(agent).ok()).any(|caller| {
+                caller.pair(&rule.source, &rule.target, contract::Power::Net, now).is_ok()
+            })
+        })
+    };
+    for rule in rules.rules().iter().filter(|rule| !granted(rule)) {
+        report.wrong(
+            AREA,
+            format!("a rule is still there that no grant covers: {rule}"),
+            "run: saltbridged scope refresh",
+        );
+    }
+}
+
+/// Whether our file admits calls, so that these can be tried.
+pub(super) fn is_in_force(paths: &Paths) -> bool {
+    let text = fs::read_to_string(paths.services_policy());
+    text.is_ok_and(|text| text != policy::render_deny_all(&services::lines()))
+}
