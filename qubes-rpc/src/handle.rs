@@ -66,11 +66,6 @@ impl<'h, E: Effect> Handle<'h, E> {
         &self.call.gone
     }
 
-    /// The longest time a command may take.
-    pub(crate) fn ceiling(self) -> Duration {
-        self.host.ceiling
-    }
-
     /// Keeps of the streams only the beginning and the end.
     pub(crate) fn keep_ends(self, characters: u64) {
         self.call.answer.keep_ends(characters);

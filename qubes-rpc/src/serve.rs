@@ -239,12 +239,7 @@ async fn work(
         Admitted::Qube(qube) => qube.until(),
         Admitted::Scope(_) => None,
     };
-    let handler = async {
-        if let (true, Admitted::Qube(qube), Some(state)) = (entry.running, &admitted, state) {
-            host.make_running(qube, state).await?;
-        }
-        (entry.run)(admitted, args, host, call).await
-    };
+    let handler = (entry.run)(admitted, state, args, host, call);
     let handler = AssertUnwindSafe(handler).catch_unwind();
     let progress = async {
         let mut ticks = interval(limits::PROGRESS);

@@ -2,6 +2,7 @@
 
 use std::{marker::PhantomData, pin::Pin};
 
+use admin_api::call::vm::PowerState;
 use contract::{Aim, Fault, Power, Stream};
 use policy::ManagedQube;
 use serde::{Serialize, de::DeserializeOwned};
@@ -163,6 +164,11 @@ pub trait Service {
     /// Its result, without the fields that travel as raw bytes.
     type Response: Serialize + Described;
 
+    /// Refuses a request that can never work, before a qube is started for it.
+    fn examine(_request: &Self::Request, _host: &Host) -> Result<(), Fault> {
+        Ok(())
+    }
+
     /// Does the work. The handle can do no more than the effect says.
     async fn handle(
         on: Self::On,
@@ -191,8 +197,14 @@ pub struct Entry {
     pub long: bool,
     pub body: Option<Body>,
     pub bytes: &'static [Bytes],
-    /// Runs one call that was admitted.
-    pub run: for<'h> fn(Admitted, Map<String, Value>, &'h Host, &'h Call) -> Working<'h>,
+    /// Runs one call that was admitted, on a qube that was found in this state.
+    pub run: for<'h> fn(
+        Admitted,
+        Option<PowerState>,
+        Map<String, Value>,
+        &'h Host,
+        &'h Call,
+    ) -> Working<'h>,
     /// The JSON Schemas of the request and of the response.
     #[cfg(feature = "schema")]
     pub schemas: fn() -> (schemars::Schema, schemars::Schema),
@@ -225,14 +237,19 @@ impl Entry {
 
 fn run<'h, S: Service>(
     admitted: Admitted,
+    state: Option<PowerState>,
     args: Map<String, Value>,
     host: &'h Host,
     call: &'h Call,
 ) -> Working<'h> {
     Box::pin(async move {
-        let on = S::On::from_admitted(admitted).ok_or(Error::Fault(Fault::Refused {}))?;
         let request = serde_json::from_value(Value::Object(args))
             .map_err(|error| Fault::bad_request(error.to_string()))?;
+        S::examine(&request, host)?;
+        if let (true, Admitted::Qube(qube), Some(state)) = (S::On::RUNNING, &admitted, state) {
+            host.make_running(qube, state).await?;
+        }
+        let on = S::On::from_admitted(admitted).ok_or(Error::Fault(Fault::Refused {}))?;
         let response = S::handle(on, request, Handle::new(host, call, PhantomData)).await?;
         serde_json::to_value(response).map_err(Error::Encoding)
     })

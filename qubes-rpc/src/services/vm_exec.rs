@@ -9,6 +9,7 @@ use tokio::time::Instant;
 use crate::{
     error::Error,
     handle::Writer,
+    host::Host,
     run::{Ended, User},
     service::{Bytes, Change, RunningQube, Service},
 };
@@ -96,6 +97,10 @@ impl Service for VmExec {
     type Request = Request;
     type Response = Response;
 
+    fn examine(request: &Request, host: &Host) -> Result<(), Fault> {
+        examine(request, host.ceiling)
+    }
+
     async fn handle(
         on: RunningQube,
         request: Request,
@@ -105,6 +110,26 @@ impl Service for VmExec {
     }
 }
 
+/// Refuses what no command can be, and limits beyond the highest.
+pub(crate) fn examine(request: &Request, ceiling: Duration) -> Result<(), Fault> {
+    let ceiling = ceiling.as_secs();
+    if !(1..=ceiling).contains(&request.timeout_seconds) {
+        return Err(Fault::bad_request(format!("timeout_seconds must be 1 to {ceiling}")));
+    }
+    if request.max_output > limits::OUTPUT_BYTES {
+        let most = limits::OUTPUT_BYTES;
+        return Err(Fault::bad_request(format!("max_output must be at most {most}")));
+    }
+    if request.command.len() > limits::COMMAND_BYTES {
+        let message = format!("a command may have at most {} bytes", limits::COMMAND_BYTES);
+        return Err(Fault::TooLarge { message });
+    }
+    if request.command.trim().is_empty() || request.command.contains('\0') {
+        return Err(Fault::bad_request("command must hold a command and no NUL"));
+    }
+    Ok(())
+}
+
 /// Runs the command as this user.
 pub(crate) async fn exec(
     on: &RunningQube,
@@ -112,22 +137,6 @@ pub(crate) async fn exec(
     request: Request,
     host: Writer<'_>,
 ) -> Result<Response, Error> {
-    let ceiling = host.ceiling().as_secs();
-    if !(1..=ceiling).contains(&request.timeout_seconds) {
-        let fault = Fault::bad_request(format!("timeout_seconds must be 1 to {ceiling}"));
-        return Err(fault.into());
-    }
-    if request.max_output > limits::OUTPUT_BYTES {
-        let most = limits::OUTPUT_BYTES;
-        return Err(Fault::bad_request(format!("max_output must be at most {most}")).into());
-    }
-    if request.command.len() > limits::COMMAND_BYTES {
-        let message = format!("a command may have at most {} bytes", limits::COMMAND_BYTES);
-        return Err(Fault::TooLarge { message }.into());
-    }
-    if request.command.trim().is_empty() || request.command.contains('\0') {
-        return Err(Fault::bad_request("command must hold a command and no NUL").into());
-    }
     host.keep_ends(request.max_output);
     let started = Instant::now();
     let deadline = Duration::from_secs(request.timeout_seconds);

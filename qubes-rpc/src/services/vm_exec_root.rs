@@ -1,13 +1,14 @@
 //! `exec_in_vm_root`.
 
-use contract::Power;
+use contract::{Fault, Power};
 
 use crate::{
     error::Error,
     handle::Writer,
+    host::Host,
     run::User,
     service::{Bytes, Change, RunningQube, Service},
-    services::vm_exec::{OUTPUT, Request, Response, exec},
+    services::vm_exec::{OUTPUT, Request, Response, examine, exec},
 };
 
 /// The service.
@@ -29,6 +30,10 @@ impl Service for VmExecRoot {
     type Effect = Change;
     type Request = Request;
     type Response = Response;
+
+    fn examine(request: &Request, host: &Host) -> Result<(), Fault> {
+        examine(request, host.ceiling)
+    }
 
     async fn handle(
         on: RunningQube,

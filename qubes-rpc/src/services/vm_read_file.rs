@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     error::Error,
     handle::Reader,
+    host::Host,
     run::FileRange,
     service::{Bytes, Observe, RunningQube, Service},
     services::file_path::{FilePath, file_error},
@@ -68,20 +69,27 @@ impl Service for VmReadFile {
     type Request = Request;
     type Response = Response;
 
+    fn examine(request: &Request, _host: &Host) -> Result<(), Fault> {
+        let most = limits::OUTPUT_BYTES;
+        FilePath::parse(&request.file_path, request.file_path_base64.as_deref())?;
+        match request.length {
+            Some(length) if !(1..=most).contains(&length) => {
+                Err(Fault::bad_request(format!("length must be 1 to {most}")))
+            }
+            None | Some(_) => Ok(()),
+        }
+    }
+
     async fn handle(
         on: RunningQube,
         request: Request,
         host: Reader<'_>,
     ) -> Result<Response, Error> {
         let path = FilePath::parse(&request.file_path, request.file_path_base64.as_deref())?;
-        let most = limits::OUTPUT_BYTES;
         let length = match request.length {
             None if host.is_plain() => None,
-            None => Some(most),
-            Some(length) if (1..=most).contains(&length) => Some(length),
-            Some(_) => {
-                return Err(Fault::bad_request(format!("length must be 1 to {most}")).into());
-            }
+            None => Some(limits::OUTPUT_BYTES),
+            Some(length) => Some(length),
         };
         let range = FileRange { path: path.as_bytes(), offset: request.offset, length };
         let read =

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     error::Error,
     handle::Writer,
+    host::Host,
     run::FileWrite,
     service::{Body, Change, RunningQube, Service},
     services::file_path::{FilePath, file_error},
@@ -72,6 +73,13 @@ impl Service for VmWriteFile {
     type Effect = Change;
     type Request = Request;
     type Response = Response;
+
+    fn examine(request: &Request, _host: &Host) -> Result<(), Fault> {
+        FilePath::parse(&request.file_path, request.file_path_base64.as_deref())?;
+        request.mode.as_deref().map(parse_mode).transpose()?;
+        request.if_sha256.as_deref().map(parse_sha256).transpose()?;
+        Ok(())
+    }
 
     async fn handle(
         on: RunningQube,
