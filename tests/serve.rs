@@ -463,7 +463,7 @@ mod tests {
             assert!(list.contains("work|Running|AppVM|sys-firewall|10.137.0.6|blue\n"), "{list}");
             let exec = dom0.plain(&at("VmExec"), "{\"cmd\": \"echo a; echo b >&2; exit 3\"}").await;
             assert!(exec.contains("a\n") && exec.contains("b\n"), "{exec}");
-            assert!(exec.ends_with("\nEXIT CODE: 3\n"), "{exec}");
+            assert!(exec.ends_with("\nEXIT CODE: 3"), "{exec}");
             let write = "{\"path\": \"n.txt\", \"content\": \"x\\n\\n\"}";
             assert_eq!(
                 dom0.plain(&at("VmWriteFile"), write).await,

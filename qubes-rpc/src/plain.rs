@@ -79,7 +79,7 @@ pub(crate) fn render(
         "VmWriteFile" => format!("OK: Written to {} in {qube}\n", text(request, "file_path")),
         "VmExec" | "VmExecRoot" => match response.get("exit_code").and_then(Value::as_i64) {
             Some(0) => String::new(),
-            Some(code) => format!("\nEXIT CODE: {code}\n"),
+            Some(code) => format!("\nEXIT CODE: {code}"),
             None => "\nERROR: the command was killed at the time limit\n".into(),
         },
         _ => String::new(),
@@ -197,7 +197,8 @@ fn network(response: &Value) -> String {
             Some(Value::Array(words)) => {
                 words.iter().filter_map(Value::as_str).collect::<Vec<_>>().join(" ")
             }
-            _ => "None".into(),
+            // A property without a value is shown as nothing.
+            _ => String::new(),
         };
         push(&mut page, format_args!("{key}: {value}\n"));
     }
@@ -207,12 +208,13 @@ fn network(response: &Value) -> String {
         return page;
     }
     let raw = response.get("raw").and_then(Value::as_object).unwrap_or(&empty);
-    for (heading, key) in HEADINGS {
+    for (index, (heading, key)) in HEADINGS.into_iter().enumerate() {
+        let between = if index == 0 { "" } else { "\n" };
         let printed = match text(raw, key) {
             "" if key == "wireguard" => "No WireGuard interfaces or wg not installed",
             printed => printed.trim_end_matches('\n'),
         };
-        push(&mut page, format_args!("--- {heading} ---\n{printed}\n\n"));
+        push(&mut page, format_args!("{between}--- {heading} ---\n{printed}\n"));
     }
     page
 }
@@ -303,7 +305,7 @@ NO  ACTION  HOST         PROTOCOL  PORT(S)  SPECIAL TARGET  ICMP TYPE  EXPIRE  C
     #[test]
     fn an_exit_code_is_told_only_when_it_is_not_zero() {
         assert_eq!(rendered("VmExec", json!({}), json!({"exit_code": 0})), "");
-        assert_eq!(rendered("VmExec", json!({}), json!({"exit_code": 3})), "\nEXIT CODE: 3\n");
+        assert_eq!(rendered("VmExec", json!({}), json!({"exit_code": 3})), "\nEXIT CODE: 3");
         let written = rendered("VmWriteFile", json!({"file_path": "/a"}), json!({}));
         assert_eq!(written, "OK: Written to /a in work\n");
         assert_eq!(rendered("VmStart", json!({}), json!({"state": "Running"})), "");
