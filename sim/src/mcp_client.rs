@@ -3,11 +3,17 @@
 use std::{collections::BTreeSet, io};
 
 use rmcp::{
-    ClientHandler, ClientServiceExt, RoleClient,
-    model::{CallToolRequestParams, CallToolResult, ProtocolVersion, Tool},
-    service::{ClientInitializeError, ClientLifecycleMode, RunningService, ServiceError},
+    ClientHandler, ClientServiceExt, Peer, RoleClient,
+    model::{
+        CallToolRequestParams, CallToolResult, ProgressNotificationParam, ProtocolVersion, Tool,
+    },
+    service::{
+        ClientInitializeError, ClientLifecycleMode, NotificationContext, RunningService,
+        ServiceError,
+    },
 };
 use serde_json::{Map, Value};
+use tokio::sync::mpsc;
 
 use crate::{Host, spawn};
 
@@ -35,14 +41,26 @@ pub enum McpError {
 }
 
 #[derive(Debug)]
-struct Client;
+struct Client {
+    progress: mpsc::UnboundedSender<ProgressNotificationParam>,
+}
 
-impl ClientHandler for Client {}
+impl ClientHandler for Client {
+    async fn on_progress(
+        &self,
+        progress: ProgressNotificationParam,
+        _context: NotificationContext<RoleClient>,
+    ) {
+        // A session that ends wants no more of it.
+        drop(self.progress.send(progress));
+    }
+}
 
 /// A session with the agent, a process of its own that ends with this.
 #[derive(Debug)]
 pub struct McpClient {
     client: RunningService<RoleClient, Client>,
+    progress: mpsc::UnboundedReceiver<ProgressNotificationParam>,
     /// Killed when dropped.
     _agent: tokio::process::Child,
     /// The tools that were called.
@@ -53,8 +71,9 @@ impl McpClient {
     /// Starts the agent of this host and begins a session with it.
     pub async fn start(host: &Host, era: Era) -> Result<Self, McpError> {
         let layout = host.layout();
-        let mut agent = spawn::agent(&layout.program("salt-bridge"), &layout.program("qrexec-client-vm"))
-            .map_err(McpError::Start)?;
+        let mut agent =
+            spawn::agent(&layout.program("salt-bridge"), &layout.program("qrexec-client-vm"))
+                .map_err(McpError::Start)?;
         let (Some(input), Some(output)) = (agent.stdout.take(), agent.stdin.take()) else {
             return Err(McpError::Start(io::ErrorKind::BrokenPipe.into()));
         };
@@ -64,11 +83,12 @@ impl McpClient {
                 preferred_versions: vec![ProtocolVersion::V_2026_07_28],
             },
         };
-        let client = Client
+        let (sender, progress) = mpsc::unbounded_channel();
+        let client = Client { progress: sender }
             .serve_with_lifecycle((input, output), mode)
             .await
             .map_err(|error| McpError::Begin(Box::new(error)))?;
-        Ok(Self { client, _agent: agent, called: BTreeSet::new() })
+        Ok(Self { client, progress, _agent: agent, called: BTreeSet::new() })
     }
 
     /// The tools that the agent offers.
@@ -86,6 +106,16 @@ impl McpClient {
         let parameters = CallToolRequestParams::new(tool.to_owned()).with_arguments(arguments);
         let answer = self.client.call_tool(parameters).await;
         answer.map_err(|error| McpError::Call(Box::new(error)))
+    }
+
+    /// The other side of the session, for calls at the same time and calls that are cancelled.
+    pub fn peer(&self) -> Peer<RoleClient> {
+        self.client.peer().clone()
+    }
+
+    /// The next report of how far a call is; nothing when the session has ended.
+    pub async fn progress(&mut self) -> Option<ProgressNotificationParam> {
+        self.progress.recv().await
     }
 
     /// The tools that were called so far.

@@ -1,0 +1,21 @@
+//! Salt Bridge from an MCP client to commands in qubes, and from the older program's calls to their
+//! answers: the real agent, qrexec policy as installed, the real daemon, on simulated hosts.
+
+#[cfg(test)]
+mod commands;
+#[cfg(test)]
+mod files;
+#[cfg(test)]
+mod machine;
+#[cfg(test)]
+mod network;
+#[cfg(test)]
+mod older_program;
+#[cfg(test)]
+mod refusals;
+#[cfg(test)]
+mod schema;
+#[cfg(test)]
+mod session;
+#[cfg(test)]
+mod tools;
