@@ -70,6 +70,8 @@ pub const STALLED_READER: Duration = Duration::from_secs(60);
 pub const PROGRESS: Duration = Duration::from_millis(500);
 /// The longest sleep of those that wait for a moment of the clock, which may be set meanwhile.
 pub const CLOCK: Duration = Duration::from_secs(1);
+/// The time between two looks whether a call under way still has its authority.
+pub const AUTHORITY: Duration = Duration::from_millis(500);
 /// The daemon ends when it had nothing to do for this long.
 pub const IDLE: Duration = Duration::from_secs(60);
 

@@ -89,6 +89,20 @@ pub(crate) async fn admit(
     }
 }
 
+/// Whether the operator's file still grants a call that was admitted.
+pub(crate) fn is_granted(host: &Host, descriptor: &Descriptor, now: SystemTime) -> bool {
+    let entry = SERVICES.iter().find(|entry| entry.name == descriptor.service);
+    let (Some(entry), Ok(scope)) = (entry, read_scope(&host.paths.scope(), host.trusted)) else {
+        return false;
+    };
+    let Ok(caller) = scope.caller(&descriptor.source) else { return false };
+    match (entry.aim, named(descriptor)) {
+        (Aim::Scope, _) => caller.scope_wide(entry.power, now).is_ok(),
+        (Aim::Qube, Ok((address, name))) => caller.claim(address, &name, entry.power, now).is_ok(),
+        (Aim::Qube, Err(_)) => false,
+    }
+}
+
 /// The one qube that the call names, by argument or by target but never by both.
 fn named(descriptor: &Descriptor) -> Result<(Address, QubeName), NotAdmitted> {
     match (&descriptor.target, descriptor.argument.as_str()) {

@@ -25,6 +25,9 @@ pub enum Error {
     /// A file of dom0's could not be used.
     #[error("file of dom0")]
     File(#[source] io::Error),
+    /// The audit log cannot be written, so that nothing was changed.
+    #[error("audit log")]
+    Audit(#[source] io::Error),
     /// The helper that writes `qubes.ConnectTCP` policy did not do as asked.
     #[error("the policy helper")]
     TcpPolicy(#[source] io::Error),

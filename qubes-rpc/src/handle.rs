@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     answer::{Answer, CallerGone, Form, Streams},
+    audit,
     error::Error,
     host::{Host, destination},
     run::{
@@ -28,6 +29,8 @@ use crate::{
 pub struct Call {
     pub(crate) id: String,
     pub(crate) body: Bytes,
+    /// What the audit log is told.
+    pub(crate) record: audit::Entry,
     pub(crate) answer: Answer<OwnedWriteHalf>,
     /// Cancelled when the caller hangs up.
     pub(crate) gone: CancellationToken,

@@ -13,7 +13,7 @@ use contract::{Fault, Power, limits};
 use policy::{Live, ManagedQube};
 use tokio::sync::{Mutex, Semaphore};
 
-use crate::{error::Error, paths::Paths, run::Runner, times::seconds_since_1970};
+use crate::{audit::Audit, error::Error, paths::Paths, run::Runner, times::seconds_since_1970};
 
 /// One dom0.
 #[derive(Debug)]
@@ -26,6 +26,8 @@ pub struct Host {
     pub(crate) ceiling: Duration,
     pub(crate) qubesd: Client,
     pub(crate) runner: Runner,
+    /// Says what every call asked for and what became of it.
+    pub(crate) audit: Audit,
     /// Held while a rule set is read, changed and read again.
     pub(crate) firewall: Mutex<()>,
     /// Bounds what lists ask at once, so that they leave descriptors to other calls.
@@ -45,6 +47,7 @@ impl Host {
         Self {
             qubesd: Client::new(paths.qubesd()),
             runner: Runner::new(program),
+            audit: Audit::of(&paths),
             paths,
             trusted,
             ceiling,

@@ -4,6 +4,8 @@ use std::{io::Write, time::Duration};
 
 use serde::Serialize;
 
+use crate::audit::Head;
+
 /// What is told about one call. Never a file's content, never output.
 #[derive(Debug, Serialize)]
 pub struct Line<'a> {
@@ -26,6 +28,16 @@ pub struct Line<'a> {
     pub duration_ms: Duration,
     /// Bytes that went back to the caller.
     pub bytes_out: u64,
+    /// How far the audit log goes with this call's line: its number and hash.
+    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "number_and_hash")]
+    pub(crate) audit: Option<Head>,
+}
+
+fn number_and_hash<S: serde::Serializer>(head: &Option<Head>, to: S) -> Result<S::Ok, S::Error> {
+    match head {
+        Some(head) => to.collect_str(&format_args!("{} {}", head.count, head.hash)),
+        None => to.serialize_none(),
+    }
 }
 
 fn milliseconds<S: serde::Serializer>(duration: &Duration, to: S) -> Result<S::Ok, S::Error> {

@@ -37,6 +37,7 @@ pub mod services;
 mod tcp_policy;
 mod tcp_rules;
 mod times;
+mod under_way;
 pub mod view;
 mod visible;
 

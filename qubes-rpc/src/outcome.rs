@@ -71,6 +71,7 @@ pub(crate) fn failed(error: Error, id: &str) -> Outcome {
         Error::Qubesd(_) => broken("qubesd cannot be reached or answers nonsense"),
         Error::Run(error) => broken(told(error)),
         Error::CallerGone(CallerGone(_)) => broken("the caller went away"),
+        Error::Audit(_) => broken("the audit log cannot be written, so nothing was done"),
         Error::File(_) => broken("a file in dom0 could not be used"),
         Error::TcpPolicy(_) => broken("the helper that writes qubes.ConnectTCP policy failed"),
         Error::Stored(what) => broken(what),

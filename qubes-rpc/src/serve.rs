@@ -25,6 +25,7 @@ use crate::{
     admission::{Admission, NotAdmitted, admit},
     agents::{Agents, Connection},
     answer::{Answer, Form},
+    audit,
     descriptor::Descriptor,
     error::Error,
     handle::Call,
@@ -106,13 +107,17 @@ async fn connection_task(
         let agent = &descriptor.source;
         return journal::say(&format!("call {id}: {agent} has too many connections"));
     }
+    let _under_way = host.show_under_way();
+    let record = audit::Entry::arrived(&id, &descriptor);
     let mut call = Call {
         id,
         body: bytes::Bytes::new(),
+        record,
         answer: Answer::new(Form::Plain, write),
         gone: stop.child_token(),
     };
     let outcome = one_call(host, &descriptor, &connection, &mut call, &mut reader).await;
+    let head = host.end(&mut call, &outcome, started.elapsed());
     let outcome = outcome.deliver(&call).await;
     journal::tell(&Line {
         call: &call.id,
@@ -123,6 +128,7 @@ async fn connection_task(
         detail: &outcome.detail,
         duration_ms: started.elapsed(),
         bytes_out: call.answer.sent(),
+        audit: head,
     });
     call.answer.close().await;
     if matches!(&outcome.fault, Some(fault) if *fault != (Fault::Busy {})) {
@@ -205,7 +211,10 @@ async fn admitted_call(
             if form == Form::Plain {
                 asked = args.clone();
             }
-            work(host, admission, args, call, reader).await
+            match host.begin(call, entry, &args) {
+                Ok(()) => work(host, descriptor, admission, args, call, reader).await,
+                Err(error) => Err(error),
+            }
         }
         Err(fault) => Err(fault.into()),
     };
@@ -229,6 +238,7 @@ async fn admitted_call(
 /// Runs the handler, watches the caller meanwhile, and keeps a panic within the call.
 async fn work(
     host: &Host,
+    descriptor: &Descriptor,
     admission: Admission,
     args: serde_json::Map<String, Value>,
     call: &Call,
@@ -251,7 +261,10 @@ async fn work(
         }
     };
     let watch = async {
-        hang_up(reader, call.answer.form()).await;
+        tokio::select! {
+            () = hang_up(reader, call.answer.form()) => {}
+            () = host.authority_ends(descriptor) => {}
+        }
         call.gone.cancel();
         std::future::pending::<()>().await;
     };

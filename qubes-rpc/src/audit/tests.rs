@@ -237,7 +237,11 @@ proptest! {
         let path = &files[file % files.len()];
         let mut bytes = fs::read(path).unwrap();
         let place = place.index(bytes.len());
-        if cut { bytes.truncate(place) } else { drop(bytes.remove(place)) }
+        if cut {
+            bytes.truncate(place);
+        } else {
+            bytes.remove(place);
+        }
         fs::write(path, bytes).unwrap();
         prop_assert!(verify(&scene.places).is_err());
     }

@@ -65,6 +65,7 @@ pub(crate) fn edit(
         .block(agent)
         .map(|block| block.grants().iter().find(|grant| grant.target == *target));
     let new = changed(agent, old, target, change, now)?;
+    let wanted = expected(before.clone(), agent, target, new.clone())?;
     let mut lines: Vec<String> = text.split_inclusive('\n').map(str::to_owned).collect();
     match (old, &new) {
         (None, Some(grant)) => {
@@ -91,7 +92,7 @@ pub(crate) fn edit(
     }
     let text = lines.concat();
     let after = Scope::parse(&text).map_err(EditError::Result)?;
-    if after != expected(before.clone(), agent, target, new)? {
+    if after != wanted {
         return Err(EditError::Surprise);
     }
     Ok((text, after))
