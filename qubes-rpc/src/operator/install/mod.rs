@@ -6,6 +6,8 @@
 mod apply;
 mod block_text;
 mod disk;
+mod files;
+mod notes;
 mod plan;
 mod record;
 mod request;
@@ -41,6 +43,7 @@ use self::{
 };
 use super::{
     OperatorError, Place,
+    scope::Lock,
     shown::{show_json, show_text},
 };
 use crate::error::chain;
@@ -161,7 +164,7 @@ pub(crate) fn install(asked: &Install, place: &Place) -> Result<ExitCode, Operat
         block: &block,
         program: &program,
         force: asked.force,
-        paused: place.paths.paused().symlink_metadata().is_ok(),
+        paused: crate::pause::is_paused(&place.paths),
         now: SystemTime::now(),
     };
     let mut plan = plan::plan(&disk, &wanted).map_err(InstallError::from)?;
@@ -258,8 +261,8 @@ pub(crate) fn recover(asked: &Recover, place: &Place) -> Result<ExitCode, Operat
     Ok(ExitCode::SUCCESS)
 }
 
-/// Keeps other installations out while this one lasts.
-fn begin(place: &Place) -> Result<File, InstallError> {
+/// Keeps other installations and changes of the scope out while this one lasts.
+fn begin(place: &Place) -> Result<(File, Option<Lock>), InstallError> {
     let root = place.paths.root();
     let euid = rustix::process::geteuid().as_raw();
     if root == Path::new("/") && euid != 0 {
@@ -268,7 +271,12 @@ fn begin(place: &Place) -> Result<File, InstallError> {
     let lock = File::open(root).map_err(InstallError::Busy)?;
     flock(&lock, FlockOperation::NonBlockingLockExclusive)
         .map_err(|error| InstallError::Busy(error.into()))?;
-    Ok(lock)
+    // Before the first installation there is nothing that the other commands could change.
+    let others = match Lock::take(place) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+        taken => Some(taken.map_err(InstallError::Busy)?),
+    };
+    Ok((lock, others))
 }
 
 /// The program that runs now.

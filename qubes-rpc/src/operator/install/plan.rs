@@ -2,17 +2,17 @@
 
 use std::{collections::BTreeSet, time::SystemTime};
 
-use contract::Power;
-use policy::{Block, Scope, Target, TcpRules};
+use policy::{Block, Scope};
 
 use super::{
-    block_text::{BlockError, older_targets, with_block},
+    block_text::{BlockError, with_block},
     disk::{Disk, DiskError},
+    files::{machinery, service_files, tcp_file},
+    notes::notes,
     record::{FOLDER, Kept, RECEIPT, Receipt, RecordError, read_receipt, receipt_file},
     state::{Goal, State},
     system::{SystemAction, SystemError, user_exists},
-    units::{PROGRAM, SERVICE_SOCKET, UPDATER, USERS, unit_files},
-    updater::render_updater,
+    units::USERS,
 };
 use crate::services;
 
@@ -23,9 +23,7 @@ pub(crate) const POLICY: &str = "/etc/qubes/policy.d/30-salt-bridge.policy";
 /// The policy file with the `qubes.ConnectTCP` rules.
 pub(crate) const TCP_POLICY: &str = "/etc/qubes/policy.d/30-salt-bridge-tcp.policy";
 /// The folder of qrexec services.
-const SERVICES: &str = "/etc/qubes-rpc";
-/// What the original program has beside its services.
-const OLDER_LIBRARY: &str = "saltbridge.lib.sh";
+pub(super) const SERVICES: &str = "/etc/qubes-rpc";
 
 /// One action of an installation.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -288,72 +286,6 @@ fn scope_text(disk: &Disk<'_>) -> Result<String, PlanError> {
     Ok(disk.text(SCOPE)?.unwrap_or_default())
 }
 
-/// Program, units and what enables them.
-fn machinery(program: &Program) -> Vec<(String, Goal)> {
-    let mut files = Vec::new();
-    let is_packaged = match program {
-        Program::Packaged => true,
-        Program::Copy(bytes) => {
-            let updater = Goal::program(render_updater(bytes).into_bytes());
-            files.push((PROGRAM.into(), Goal::program(bytes.clone())));
-            files.push((UPDATER.into(), updater));
-            false
-        }
-    };
-    files.extend(unit_files(is_packaged));
-    files
-}
-
-/// The services' links, in the place of what another version or the original program has there.
-fn service_files(disk: &Disk<'_>) -> Result<Vec<(String, Goal)>, DiskError> {
-    let names: BTreeSet<String> = services::names().collect();
-    let mut files = Vec::new();
-    for name in disk.names(SERVICES)? {
-        let path = format!("{SERVICES}/{name}");
-        let is_former = name == OLDER_LIBRARY
-            || name.starts_with(contract::SERVICE_PREFIX)
-                && !names.contains(&name)
-                && matches!(disk.state(&path)?, State::Link { target } if target == SERVICE_SOCKET);
-        if is_former {
-            files.push((path, Goal::Absent));
-        }
-    }
-    let link = |name| (format!("{SERVICES}/{name}"), Goal::Link { target: SERVICE_SOCKET.into() });
-    files.extend(names.into_iter().map(link));
-    Ok(files)
-}
-
-/// The `qubes.ConnectTCP` rules without those of qubes that are granted no longer.
-fn tcp_file(
-    disk: &Disk<'_>,
-    scope: &Scope,
-    now: SystemTime,
-    notes: &mut Vec<String>,
-) -> Result<Option<(String, Goal)>, DiskError> {
-    let Some(text) = disk.text(TCP_POLICY)? else { return Ok(None) };
-    let mut rules = match TcpRules::parse(&text) {
-        Ok(rules) => rules,
-        Err(error) => {
-            notes.push(format!("{TCP_POLICY} stays as it is: {error}"));
-            return Ok(None);
-        }
-    };
-    let may = |block: &Block, name: &admin_api::QubeName| match block.listed(name) {
-        Some(grant) => !grant.has_ended(now) && grant.powers.holds(Power::Net),
-        // Whether it carries the tag is asked by the helper at its next change.
-        None => block.grants().iter().any(|grant| {
-            matches!(grant.target, Target::Tag(_))
-                && !grant.has_ended(now)
-                && grant.powers.holds(Power::Net)
-        }),
-    };
-    let lost = rules.retain(|rule| {
-        scope.blocks().iter().any(|block| may(block, &rule.source) && may(block, &rule.target))
-    });
-    let text = if lost { rules.render() } else { text };
-    Ok(Some((TCP_POLICY.into(), Goal::text(text))))
-}
-
 /// The folders that are missing, the outermost first.
 fn folders<'p>(
     places: &mut Places<'_, '_>,
@@ -386,45 +318,4 @@ fn steps(places: &mut Places<'_, '_>, files: Vec<(String, Goal)>) -> Result<Vec<
         steps.extend(places.step(&path, goal)?);
     }
     Ok(steps)
-}
-
-fn notes(
-    disk: &Disk<'_>,
-    former: Option<&Receipt>,
-    old_scope: &str,
-    wanted: &Wanted<'_>,
-) -> Result<Vec<String>, DiskError> {
-    let mut notes = Vec::new();
-    let older: Vec<String> = disk
-        .names(SERVICES)?
-        .into_iter()
-        .filter(|name| name.starts_with(contract::SERVICE_PREFIX))
-        .filter(|name| {
-            let path = format!("{SERVICES}/{name}");
-            matches!(disk.state(&path), Ok(State::File { .. }))
-        })
-        .collect();
-    if former.is_none() && !older.is_empty() {
-        notes.push(format!(
-            "the original Salt Bridge is installed here; its {} files and its policy are kept in \
-             the receipt, and `saltbridged uninstall` puts them back",
-            older.len()
-        ));
-    }
-    if let Some(listed) = older_targets(old_scope) {
-        notes.push(format!("its list has these qubes: {}", listed.join(" ")));
-        let is_asked = |name: &str| {
-            wanted.block.grants().iter().any(
-                |grant| matches!(&grant.target, Target::Qube(target) if target.as_str() == name),
-            )
-        };
-        let dropped: Vec<&str> = listed.into_iter().filter(|name| !is_asked(name)).collect();
-        if !dropped.is_empty() {
-            notes.push(format!("no longer to be reached: {}", dropped.join(" ")));
-        }
-    }
-    if wanted.paused {
-        notes.push("paused: everything stays denied until `saltbridged resume`".into());
-    }
-    Ok(notes)
 }
