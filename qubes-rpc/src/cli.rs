@@ -125,11 +125,25 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     };
     match dispatch(arguments) {
         Ok(code) => code,
+        Err(Failure::Operator(error)) => {
+            tell_operator(&chain(&error));
+            ExitCode::FAILURE
+        }
         Err(failure) => {
             journal::say(&chain(&failure));
             ExitCode::FAILURE
         }
     }
+}
+
+/// Tells a person; what a terminal would obey is escaped.
+fn tell_operator(sentence: &str) {
+    let shown = |found: char| {
+        let escaped = found.is_control().then(|| found.escape_default());
+        escaped.map_or_else(|| found.to_string(), |escaped| escaped.to_string())
+    };
+    let sentence: String = sentence.chars().map(shown).collect();
+    drop(io::Write::write_all(&mut io::stderr().lock(), format!("error: {sentence}\n").as_bytes()));
 }
 
 fn dispatch(arguments: Arguments) -> Result<ExitCode, Failure> {
