@@ -18,7 +18,7 @@ pub enum Error {
     #[error("qubesd refused the call without a reason")]
     Empty,
     /// Refused with a reason.
-    #[error("qubesd refused the call: {0}")]
+    #[error("qubesd refused the call")]
     Exception(#[source] Exception),
     /// The call was made, but its result is not what it should be.
     #[error("qubesd's reply cannot be understood")]

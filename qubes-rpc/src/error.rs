@@ -34,6 +34,9 @@ pub enum Error {
     /// qubesd stored something else than what was asked.
     #[error("what qubesd stored is not what was asked: {0}")]
     Stored(&'static str),
+    /// The work was stopped, because nobody waits for it or nobody may any more.
+    #[error("stopped: the caller hung up, the grant ended, or the daemon ends")]
+    Cancelled,
     /// The handler panicked.
     #[error("the handler panicked")]
     Panicked,

@@ -177,7 +177,12 @@ pub trait Service {
     ) -> Result<Self::Response, Error>;
 }
 
-type Working<'h> = Pin<Box<dyn Future<Output = Result<Value, Error>> + 'h>>;
+/// Runs a call that was admitted, on a qube that was found in this state.
+pub type Run =
+    for<'h> fn(Admitted, Option<PowerState>, Map<String, Value>, &'h Host, &'h Call) -> Working<'h>;
+
+/// A handler under way.
+pub type Working<'h> = Pin<Box<dyn Future<Output = Result<Value, Error>> + 'h>>;
 
 /// A row of the table: a service as data, and the way to run it.
 #[derive(Debug)]
@@ -198,13 +203,7 @@ pub struct Entry {
     pub body: Option<Body>,
     pub bytes: &'static [Bytes],
     /// Runs one call that was admitted, on a qube that was found in this state.
-    pub run: for<'h> fn(
-        Admitted,
-        Option<PowerState>,
-        Map<String, Value>,
-        &'h Host,
-        &'h Call,
-    ) -> Working<'h>,
+    pub run: Run,
     /// The JSON Schemas of the request and of the response.
     #[cfg(feature = "schema")]
     pub schemas: fn() -> (schemars::Schema, schemars::Schema),

@@ -140,14 +140,15 @@ pub(crate) async fn exec(
     host.keep_ends(request.max_output);
     let started = Instant::now();
     let deadline = Duration::from_secs(request.timeout_seconds);
-    let ended = host.command(on, user, &request.command, deadline).await?;
+    let exit_code = match host.command(on, user, &request.command, deadline).await? {
+        Ended::Exit(code) => Some(code),
+        Ended::TimedOut => None,
+        Ended::Cancelled => return Err(Error::Cancelled),
+    };
     let (bytes, truncated) = host.finish_streams().await?;
     Ok(Response {
-        exit_code: match ended {
-            Ended::Exit(code) => Some(code),
-            Ended::TimedOut | Ended::Cancelled => None,
-        },
-        timed_out: ended == Ended::TimedOut,
+        exit_code,
+        timed_out: exit_code.is_none(),
         truncated,
         duration_ms: u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX),
         stdout_bytes: bytes.stdout,
