@@ -65,10 +65,8 @@ pub(crate) fn until(what: &str, mut is_so: impl FnMut() -> bool) {
 
 /// The arguments of a call.
 pub(crate) fn object(value: Value) -> Map<String, Value> {
-    match value {
-        Value::Object(object) => object,
-        other => panic!("not an object: {other}"),
-    }
+    let Value::Object(object) = value else { panic!("not an object: {value}") };
+    object
 }
 
 /// The structured result of a call that succeeded.

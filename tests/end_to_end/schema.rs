@@ -11,7 +11,8 @@ pub(crate) fn misfit(root: &Value, schema: &Value, value: &Value) -> Option<Stri
                 misfit(root, root.pointer(pointer).expect("a definition"), value)
             }
             "type" => {
-                let types = rule.as_array().map_or(std::slice::from_ref(rule), Vec::as_slice);
+                let types =
+                    rule.as_array().map_or_else(|| std::slice::from_ref(rule), Vec::as_slice);
                 let fits = types.iter().any(|name| is(name.as_str().unwrap(), value));
                 (!fits).then(|| format!("{value} is not {rule}"))
             }
@@ -23,19 +24,18 @@ pub(crate) fn misfit(root: &Value, schema: &Value, value: &Value) -> Option<Stri
             "properties" => value.as_object().into_iter().flatten().find_map(|(name, value)| {
                 rule.get(name).and_then(|schema| misfit(root, schema, value))
             }),
-            "additionalProperties" => match rule {
-                Value::Bool(true) => None,
-                Value::Bool(false) => {
-                    let known = schema.get("properties").and_then(Value::as_object);
-                    let strange = |name: &&String| !known.is_some_and(|k| k.contains_key(*name));
-                    let strange =
-                        value.as_object().into_iter().flat_map(|o| o.keys()).find(strange);
-                    strange.map(|name| format!("{name} is not known"))
+            "additionalProperties" => {
+                let known = schema.get("properties").and_then(Value::as_object);
+                let strange = |(name, _): &(&String, &Value)| {
+                    !known.is_some_and(|known| known.contains_key(*name))
+                };
+                let mut strange = value.as_object().into_iter().flatten().filter(strange);
+                match rule.as_bool() {
+                    Some(true) => None,
+                    Some(false) => strange.next().map(|(name, _)| format!("{name} is not known")),
+                    None => strange.find_map(|(_, value)| misfit(root, rule, value)),
                 }
-                rule => {
-                    value.as_object().into_iter().flatten().find_map(|(_, v)| misfit(root, rule, v))
-                }
-            },
+            }
             "items" => value.as_array().into_iter().flatten().find_map(|v| misfit(root, rule, v)),
             "enum" => (!rule.as_array().unwrap().contains(value))
                 .then(|| format!("{value} not in {rule}")),
