@@ -113,6 +113,11 @@ enum Failure {
     Operator(#[from] operator::OperatorError),
 }
 
+/// The command line, for manual pages and completions.
+pub fn command() -> clap::Command {
+    <Arguments as clap::CommandFactory>::command()
+}
+
 /// Runs one command: 0 done, 1 not done, 2 wrong usage.
 pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     let arguments = match Arguments::try_parse_from(arguments) {

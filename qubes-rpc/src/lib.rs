@@ -41,4 +41,4 @@ mod under_way;
 pub mod view;
 mod visible;
 
-pub use cli::run;
+pub use cli::{command, run};
