@@ -103,7 +103,8 @@ async fn files(demo: &mut Demo) -> Told {
         answer.has("content", content) && answer.has("encoding", "base64")
     })
     .await?;
-    let arguments = json!({"vm_name": "work", "file_path": path, "content": "x", "create_only": true});
+    let arguments =
+        json!({"vm_name": "work", "file_path": path, "content": "x", "create_only": true});
     let what = "does not overwrite when told so";
     demo.call("write_file_in_vm", arguments, what, |answer| answer.is_error).await?;
     let arguments = json!({"vm_name": "work", "file_path": "/proc/no/such", "content": "x"});
@@ -122,19 +123,24 @@ async fn firewall(demo: &mut Demo) -> Told {
     let arguments = json!({
         "vm_name": "test", "action": "drop", "args": "dsthost=192.0.2.1 proto=tcp dstports=443", "position": 1,
     });
-    demo.call("firewall_add", arguments, "tells that an earlier rule makes this one void", |answer| {
-        answer.has("number", 1) && answer.has("shadowed_by", 0)
-    })
+    demo.call(
+        "firewall_add",
+        arguments,
+        "tells that an earlier rule makes this one void",
+        |answer| answer.has("number", 1) && answer.has("shadowed_by", 0),
+    )
     .await?;
     let arguments = json!({"vm_name": "test", "action": "drop", "args": "dsthost=192.0.2.2"});
     demo.call("firewall_add", arguments, "puts a rule where it works", |answer| {
         answer.has("number", 0) && answer.has("shadowed_by", Value::Null)
     })
     .await?;
-    let arguments = json!({"vm_name": "test", "rule_number": 1, "expect": "action=drop dst4=192.0.2.2/32"});
+    let arguments =
+        json!({"vm_name": "test", "rule_number": 1, "expect": "action=drop dst4=192.0.2.2/32"});
     let what = "removes nothing when another rule stands there";
     demo.call("firewall_remove", arguments, what, |answer| answer.is_error).await?;
-    let arguments = json!({"vm_name": "test", "rule_number": 0, "expect": "action=drop dst4=192.0.2.2/32"});
+    let arguments =
+        json!({"vm_name": "test", "rule_number": 0, "expect": "action=drop dst4=192.0.2.2/32"});
     demo.call("firewall_remove", arguments, "removes the expected rule", |answer| {
         answer.value.get("rules").and_then(Value::as_array).is_some_and(|rules| rules.len() == 2)
     })
@@ -145,13 +151,18 @@ async fn firewall(demo: &mut Demo) -> Told {
 async fn network(demo: &mut Demo) -> Told {
     demo.chapter("Network, and shutting down");
     let arguments = json!({"vm_name": "work"});
-    demo.call("vm_network_info", arguments, "shows the network from dom0 and from inside", |answer| {
-        answer.value.pointer("/properties/netvm") == Some(&json!("sys-firewall"))
-    })
+    demo.call(
+        "vm_network_info",
+        arguments,
+        "shows the network from dom0 and from inside",
+        |answer| answer.value.pointer("/properties/netvm") == Some(&json!("sys-firewall")),
+    )
     .await?;
-    let rule = |action: &str| json!({"action": action, "source": "work", "target": "dev", "port": 22});
+    let rule =
+        |action: &str| json!({"action": action, "source": "work", "target": "dev", "port": 22});
     let what = "lets one qube connect to a port of another";
-    demo.call("connect_tcp_policy", rule("add"), what, |answer| answer.has("changed", true)).await?;
+    demo.call("connect_tcp_policy", rule("add"), what, |answer| answer.has("changed", true))
+        .await?;
     let arguments = json!({"action": "add", "source": "work", "target": "vault", "port": 22});
     let what = "refuses an end that is out of scope";
     demo.call("connect_tcp_policy", arguments, what, |answer| answer.is_error).await?;

@@ -264,7 +264,8 @@ impl Calls<'_> {
             Decision::Deny { reason: Denial::NotATarget, .. } => {}
             Decision::Deny { reason: Denial::NoRule, .. } => self.wrong.push((
                 format!("{call} from {source} to {target} is denied by no line"),
-                "a broader line in a later file would allow it; run: saltbridged scope refresh".into(),
+                "a broader line in a later file would allow it; run: saltbridged scope refresh"
+                    .into(),
             )),
             Decision::Deny { .. } => {}
             Decision::Allow { .. } | Decision::Ask { .. } => self.wrong.push((
