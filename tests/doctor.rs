@@ -134,6 +134,27 @@ work see
     }
 
     #[test]
+    fn what_install_puts_there_is_as_it_should_be() {
+        on_one_thread(async {
+            let dom0 = healthy();
+            for path in ["usr/lib/systemd", "etc/systemd", "etc/qubes-rpc"] {
+                fs::remove_dir_all(dom0.at(path)).unwrap();
+            }
+            for path in [POLICY, "usr/bin/saltbridged", "etc/qubes/salt-bridge-allowed-vms"] {
+                fs::remove_file(dom0.at(path)).unwrap();
+            }
+            fs::create_dir(dom0.at("etc/qubes-rpc")).unwrap();
+            #[expect(clippy::disallowed_methods, reason = "the operator's program itself")]
+            let mut program = tokio::process::Command::new(env!("CARGO_BIN_EXE_saltbridged"));
+            program.arg("--root").arg(dom0.folder.path());
+            program.args(["install", "salt-bridge", "work", "dev:see,files:ask", "--yes"]);
+            let output = program.output().await.unwrap();
+            assert!(output.status.success(), "{output:?}");
+            assert_eq!(found(&dom0, "wrong").await, Vec::<String>::new());
+        });
+    }
+
+    #[test]
     fn what_belongs_to_others_or_is_missing_is_told() {
         damage("mode 666", |dom0| chmod(dom0, "etc/qubes/salt-bridge-allowed-vms", 0o666));
         damage("salt-bridge-allowed-vms grants nothing", |dom0| {
