@@ -1,16 +1,13 @@
 //! The operator's commands against a dom0 whose daemon serves calls meanwhile.
 
 #[cfg(test)]
-mod support;
-
-#[cfg(test)]
 mod tests {
     use std::{fs, process::Output, rc::Rc};
 
     use contract::Fault;
     use serde_json::{Value, json};
 
-    use super::support::{Answer, Dom0, on_one_thread, write_mode};
+    use crate::support::{Answer, Dom0, on_one_thread, write_mode};
 
     const SCOPE: &str = "\
 # the operator's own words

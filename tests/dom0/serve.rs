@@ -1,17 +1,14 @@
 //! The daemon against a scripted qubesd: who is refused, what is refused, and how failures end.
 
-#[cfg(test)]
-mod support;
-
 use std::{fs, os::unix::fs as unix};
 
+use crate::support::{Answer, Dom0, Mood, SCOPE, answer, on_one_thread, write_mode};
 use contract::{Aim, Fault, Power};
 use qubes_rpc::{
     service::{Entry, Service},
     services::{SERVICES, vm_exec::VmExec},
 };
 use serde_json::{Value, json};
-use support::{Answer, Dom0, Mood, SCOPE, answer, on_one_thread, write_mode};
 use tokio::io::AsyncReadExt;
 
 const REFUSED: Answer = Answer::Fault(Fault::Refused {});
@@ -28,6 +25,9 @@ fn good(entry: &Entry) -> Value {
         _ => json!({}),
     }
 }
+
+/// Makes the operator's file untrustworthy.
+type Spoil<'a> = Box<dyn Fn() + 'a>;
 
 /// How a call of this row names its qube, or nothing.
 fn aimed(entry: &Entry, source: &str, qube: &str) -> String {
@@ -106,7 +106,7 @@ mod tests {
             let list = "saltbridge.VmList+ salt-bridge name dom0";
             assert!(matches!(dom0.framed(list, json!({}), b"").await, Answer::Result(..)));
             let aside = dom0.at("aside");
-            let spoilt: [(&str, Box<dyn Fn()>); 9] = [
+            let spoilt: [(&str, Spoil<'_>); 9] = [
                 ("missing", Box::new(|| fs::remove_file(&path).unwrap())),
                 ("world-writable", Box::new(|| write_mode(&path, SCOPE, 0o646))),
                 ("group-writable", Box::new(|| write_mode(&path, SCOPE, 0o664))),

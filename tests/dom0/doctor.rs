@@ -1,10 +1,6 @@
 //! `saltbridged doctor` on a dom0 in a folder: a healthy one, and one damage after another.
 
 #[cfg(test)]
-#[expect(dead_code, reason = "tests/serve.rs uses the rest")]
-mod support;
-
-#[cfg(test)]
 mod tests {
     use std::{
         fs,
@@ -17,7 +13,7 @@ mod tests {
     use qubes_rpc::services;
     use serde_json::Value;
 
-    use super::support::{Dom0, Mood, on_one_thread, write_mode};
+    use crate::support::{Dom0, Mood, on_one_thread, write_mode};
 
     const SCOPE: &str = "\
 @agent salt-bridge

@@ -1,17 +1,13 @@
 //! Attacks on the daemon: by the agent, by a managed qube, and by a second agent.
 
-#[cfg(test)]
-#[expect(dead_code, reason = "tests/serve.rs uses the rest")]
-mod support;
-
 use std::{
     fs,
     time::{Duration, SystemTime},
 };
 
+use crate::support::{Answer, Dom0, SCOPE, on_one_thread, write_mode};
 use contract::{Fault, limits};
 use serde_json::json;
-use support::{Answer, Dom0, SCOPE, on_one_thread, write_mode};
 use tokio::io::AsyncReadExt;
 
 const REFUSED: Answer = Answer::Fault(Fault::Refused {});
