@@ -26,7 +26,7 @@ impl Qube {
             r#"[ $# = 3 ] && [ "$1 $2" = "-d uuid:q" ] || exit 99
                case $3 in "DEFAULT:QUBESRPC qubes.VMShell dom0" | "root:QUBESRPC qubes.VMShell dom0") ;; *) exit 98 ;; esac
                [ "$(env | cut -d= -f1 | sort | tr '\n' ' ')" = "OLDPWD PATH PWD SHLVL _ " ] || exit 97
-               exec bash"#,
+               exec env --default-signal=INT,QUIT bash"#,
         )
     }
 
