@@ -144,12 +144,11 @@ fn render(
     inline: Option<&[u8]>,
 ) -> Result<String, NulByte> {
     let mut text = String::new();
-    let seconds = format!("{}.{:03}", place.deadline.as_secs(), place.deadline.subsec_millis());
     let count = if inline.is_some() { 0 } else { length };
     for (name, value) in [
         ("nonce", line_start(nonce).as_str()),
         ("mark", mark.as_str()),
-        ("limit", &seconds),
+        ("limit", &place.deadline.as_millis().to_string()),
         ("grace", &limits::KILL_GRACE.as_secs().to_string()),
         ("count", &count.to_string()),
     ] {

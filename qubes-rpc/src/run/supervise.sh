@@ -1,6 +1,6 @@
 # The frame around one piece of work in a qube. dom0 puts assignments before it and the work's own text after it:
 #   nonce  begins every line of ours, and nobody but this shell knows it    mark   a name for all processes of the call
-#   limit  the deadline in seconds    grace  seconds from SIGTERM to SIGKILL
+#   limit  the deadline in milliseconds    grace  seconds from SIGTERM to SIGKILL
 #   count  bytes of the body that follow on the pipe, then one dot    format  or the body itself, as a format of printf
 # Descriptor 3 is dom0's pipe, 4 becomes the work's stdin.
 # The work's text defines `job`, and where it needs them `prepare`, `receive`, `launch`, `tidy` and `leftovers`.
@@ -100,11 +100,18 @@ launch() {
 
 # Nothing comes on the pipe any more: its end is the hang-up, and silence for the whole limit the deadline.
 # What could not be killed, because it is another user's, would keep `main` waiting; dom0 sends root.
+# A signal that comes just before `read` begins to wait is seen only when it ends, so it waits in slices.
 watch() {
-  local why
+  local why=142 left slice=50000 end
+  end=$((${EPOCHREALTIME/[.,]/} + limit * 1000))
   trap 'exit 0' USR1
-  read -rN 1 -t "$limit" -u 3
-  why=$?
+  while left=$((end - ${EPOCHREALTIME/[.,]/})); [ "$why" -gt 128 ] && [ "$left" -gt 0 ]; do
+    [ "$left" -gt "$slice" ] && left=$slice
+    printf -v left '%d.%06d' $((left / 1000000)) $((left % 1000000))
+    read -rN 1 -t "$left" -u 3
+    why=$?
+    [ "$slice" -lt 1000000 ] && slice=$((slice * 2))
+  done
   trap '' USR1
   if [ "$why" -gt 128 ]; then why=3; else why=4; fi
   finish
