@@ -84,6 +84,8 @@ pub const CALLS_PER_AGENT: usize = 64;
 /// Connections of one agent that dom0 holds at once; further ones are closed without an answer, so
 /// that one agent cannot take all connections from the others.
 pub const CONNECTIONS_PER_AGENT: usize = 80;
+/// Questions to qubesd that one list has under way at once.
+pub const QUESTIONS_AT_ONCE: usize = 16;
 /// Connections that dom0 holds at once; further ones wait to be accepted.
 pub const CONNECTIONS: usize = 128;
 /// Questions to qubesd that all lists together have under way at once, each on a descriptor.

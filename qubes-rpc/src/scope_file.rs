@@ -2,11 +2,9 @@
 
 use std::{fs::File, io::Read, path::Path};
 
+use contract::limits::SCOPE_BYTES;
 use policy::{Scope, ScopeError};
 use rustix::fs::{FileType, Mode, OFlags, fstat, open};
-
-/// The largest file that is read, in bytes.
-const FILE_BYTES: u64 = 256 * 1024;
 
 /// Why the operator's file grants nothing. Each of these refuses every call.
 #[derive(Debug, thiserror::Error)]
@@ -35,7 +33,7 @@ pub enum ScopeFileError {
         mode: u32,
     },
     /// Larger than 256 KiB.
-    #[error("it is larger than {FILE_BYTES} bytes")]
+    #[error("it is larger than {SCOPE_BYTES} bytes")]
     TooLarge,
     /// Not text.
     #[error("it is not UTF-8")]
@@ -69,8 +67,10 @@ pub(crate) fn read_scope_text(
         return Err(ScopeFileError::Mode { mode });
     }
     let mut text = Vec::new();
-    File::from(file).take(FILE_BYTES + 1).read_to_end(&mut text).map_err(ScopeFileError::Read)?;
-    if u64::try_from(text.len()).is_ok_and(|length| length > FILE_BYTES) {
+    // One byte more tells a file at the limit from one above it.
+    let most = u64::try_from(SCOPE_BYTES + 1).unwrap_or(u64::MAX);
+    File::from(file).take(most).read_to_end(&mut text).map_err(ScopeFileError::Read)?;
+    if text.len() > SCOPE_BYTES {
         return Err(ScopeFileError::TooLarge);
     }
     let text = String::from_utf8(text).map_err(|_| ScopeFileError::Encoding)?;

@@ -16,9 +16,6 @@ use policy::ManagedQube;
 
 use crate::{error::Error, handle::Handle, scope_file::read_scope, service::Effect, view::View};
 
-/// Questions to qubesd that are under way at once.
-const AT_ONCE: usize = 16;
-
 /// A qube that the agent sees.
 #[derive(Debug)]
 pub(crate) struct Seen {
@@ -62,7 +59,7 @@ impl<E: Effect> Handle<'_, E> {
                     state: found.state,
                 }))
             })
-            .buffered(AT_ONCE)
+            .buffered(limits::QUESTIONS_AT_ONCE)
             .try_collect()
             .await?;
         Ok(seen.into_iter().flatten().collect())

@@ -1,7 +1,7 @@
 //! `list_vms`.
 
 use admin_api::{QubeName, call::property::PropertyValue};
-use contract::Power;
+use contract::{Power, limits};
 use futures_util::{StreamExt, TryStreamExt, stream};
 use policy::{Address, ManagedQube};
 use serde::{Deserialize, Serialize};
@@ -55,9 +55,6 @@ pub struct Vm {
     pub address: String,
 }
 
-/// Questions to qubesd that are under way at once.
-const AT_ONCE: usize = 16;
-
 /// What stands for the name of a qube that the caller may not know.
 pub(crate) const OUT_OF_SCOPE: &str = "<out-of-scope>";
 
@@ -80,7 +77,7 @@ impl Service for VmList {
         let names: Vec<&QubeName> = seen.iter().map(|seen| seen.qube.name()).collect();
         let vms = stream::iter(&seen)
             .map(|seen| describe(seen, &names, host))
-            .buffered(AT_ONCE)
+            .buffered(limits::QUESTIONS_AT_ONCE)
             .try_filter_map(|vm| std::future::ready(Ok(vm)))
             .try_collect()
             .await?;

@@ -20,9 +20,6 @@ use super::report::Report;
 use crate::{error::chain, paths::Paths};
 
 const AREA: &str = "qubes";
-/// Questions to qubesd that are under way at once.
-const AT_ONCE: usize = 16;
-
 /// Asks qubesd for all qubes. Nothing when it does not answer, which is then a finding.
 pub(super) fn inspect(paths: &Paths, scope: Option<&Scope>, report: &mut Report) -> Option<System> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
@@ -76,7 +73,7 @@ async fn ask(client: &Client, scope: Option<&Scope>) -> Result<System, AskError>
             }
             Ok((name.to_string(), known).into())
         })
-        .buffered(AT_ONCE)
+        .buffered(limits::QUESTIONS_AT_ONCE)
         .try_collect()
         .await?;
     let mut system: System = qubes.into_iter().flatten().collect();
