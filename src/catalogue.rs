@@ -15,7 +15,7 @@ pub(crate) struct Tools(Vec<Row>);
 pub(crate) struct Row {
     /// The service. Its schemas have moved into the tool.
     pub(crate) spec: Spec,
-    /// The tool as MCP lists it.
+    /// The tool as MCP lists it; named as the service, and not listed, where there is none.
     pub(crate) tool: Tool,
 }
 
@@ -50,12 +50,12 @@ impl Tools {
 
     /// The tools as MCP lists them.
     pub(crate) fn list(&self) -> Vec<Tool> {
-        self.0.iter().map(|row| row.tool.clone()).collect()
+        self.0.iter().filter(|row| row.spec.tool.is_some()).map(|row| row.tool.clone()).collect()
     }
 
     /// The row of the tool with this name.
     pub(crate) fn by_tool(&self, name: &str) -> Option<&Row> {
-        self.0.iter().find(|row| row.spec.tool == name)
+        self.0.iter().find(|row| row.spec.tool.as_deref() == Some(name))
     }
 }
 
@@ -64,15 +64,16 @@ impl Row {
         let (mut input, mut output) = (spec.input.take(), spec.output.take());
         split_types(&mut input);
         split_types(&mut output);
+        let name = spec.tool.as_ref().unwrap_or(&spec.service);
         let object = |schema: Value| match schema {
             Value::Object(schema) => Ok(Arc::new(schema)),
             Value::Null
             | Value::Bool(_)
             | Value::Number(_)
             | Value::String(_)
-            | Value::Array(_) => Err(CatalogueError::Schema(spec.tool.clone())),
+            | Value::Array(_) => Err(CatalogueError::Schema(name.clone())),
         };
-        let mut tool = Tool::new(spec.tool.clone(), spec.description.clone(), object(input)?);
+        let mut tool = Tool::new(name.clone(), spec.description.clone(), object(input)?);
         tool.title = Some(spec.title.clone());
         tool.output_schema = Some(object(output)?);
         tool.annotations = Some(

@@ -47,6 +47,8 @@ pub struct BodyField {
     pub field: String,
     /// The parameter that says `utf-8` (the default) or `base64`. It does not travel.
     pub encoding: String,
+    /// Whether a call must have it.
+    pub required: bool,
 }
 
 /// One service and the MCP tool that stands for it.
@@ -55,8 +57,10 @@ pub struct BodyField {
 pub struct Spec {
     /// The name without [`SERVICE_PREFIX`](crate::SERVICE_PREFIX).
     pub service: String,
-    /// The name of the MCP tool.
-    pub tool: String,
+    /// The name of the MCP tool; none where only the agent's side itself calls the service.
+    pub tool: Option<String>,
+    /// The name of the MCP tool that makes the same call on several qubes at once.
+    pub batch: Option<String>,
     /// A short title for people.
     pub title: String,
     /// What the model reads, below 2 KiB.
@@ -75,6 +79,8 @@ pub struct Spec {
     pub open_world: bool,
     /// It may take longer than a second.
     pub long: bool,
+    /// What it destroys is gone for good, so that a client should ask its user every time.
+    pub confirm: bool,
     /// The parameter that travels as raw bytes, if there is one.
     pub body: Option<BodyField>,
     /// The fields of the result that travel as raw bytes.

@@ -16,7 +16,8 @@ fn spec(entry: &Entry) -> Spec {
     let (input, output) = (entry.schemas)();
     Spec {
         service: entry.name.into(),
-        tool: entry.tool.into(),
+        tool: entry.tool.map(Into::into),
+        batch: entry.batch.map(Into::into),
         title: entry.title.into(),
         description: entry.summary.into(),
         power: entry.power,
@@ -26,9 +27,12 @@ fn spec(entry: &Entry) -> Spec {
         idempotent: entry.idempotent,
         open_world: entry.open_world,
         long: entry.long,
-        body: entry
-            .body
-            .map(|body| BodyField { field: body.field.into(), encoding: body.encoding.into() }),
+        confirm: entry.confirm,
+        body: entry.body.map(|body| BodyField {
+            field: body.field.into(),
+            encoding: body.encoding.into(),
+            required: body.required,
+        }),
         bytes: entry
             .bytes
             .iter()
@@ -56,7 +60,9 @@ fn input_schema(entry: &Entry, mut schema: Value) -> Value {
         let most = limits::BODY_BYTES;
         let about = format!("{} At most {most} bytes.", body.about);
         first.insert(body.field.into(), json!({"type": "string", "description": about}));
-        required.push(body.field);
+        if body.required {
+            required.push(body.field);
+        }
         let about = format!("How {} is written: utf-8 for text, base64 for any bytes.", body.field);
         let encoding = json!({
             "type": "string", "enum": ["utf-8", "base64"], "default": "utf-8", "description": about,
@@ -113,7 +119,12 @@ pub fn services_page() -> String {
         "# Services\n\nMade from the table of services by a test; changes made here are lost.\n",
     );
     for spec in catalogue().services {
-        let Spec { service, tool, title, description, power, .. } = &spec;
+        let Spec { service, title, description, power, .. } = &spec;
+        let (tool, batch) = match (&spec.tool, &spec.batch) {
+            (Some(tool), Some(batch)) => (tool.as_str(), format!(", for several qubes `{batch}`")),
+            (Some(tool), None) => (tool.as_str(), String::new()),
+            (None, _) => (service.as_str(), String::new()),
+        };
         let aimed = match spec.aim {
             Aim::Qube => "+QUBE",
             Aim::Scope => "",
@@ -125,7 +136,7 @@ pub fn services_page() -> String {
         };
         page.push_str(&format!(
             "\n## {tool}: {title}\n\n{description}\n\n\
-             qrexec service `{SERVICE_PREFIX}{service}{aimed}`, power `{power}`, {kind}.\n"
+             qrexec service `{SERVICE_PREFIX}{service}{aimed}`, power `{power}`, {kind}{batch}.\n"
         ));
         page.push_str(&fields("Parameters", &spec.input));
         page.push_str(&fields("Result", &spec.output));
@@ -176,8 +187,11 @@ fn kind(field: &Value) -> String {
 /// The table of tools for the README.
 pub fn tools_table() -> String {
     let mut table = String::from("| tool | what it does | power |\n|---|---|---|\n");
-    for Spec { tool, title, power, .. } in catalogue().services {
-        table.push_str(&format!("| `{tool}` | {title} | `{power}` |\n"));
+    for Spec { tool, batch, title, power, .. } in catalogue().services {
+        let tools: Vec<_> = tool.iter().chain(&batch).map(|name| format!("`{name}`")).collect();
+        if !tools.is_empty() {
+            table.push_str(&format!("| {} | {title} | `{power}` |\n", tools.join(", ")));
+        }
     }
     table
 }
@@ -224,11 +238,15 @@ mod tests {
     fn names_are_unique_and_texts_are_sentences_that_clients_show_whole() {
         let all = catalogue().services;
         let names: BTreeSet<_> = all.iter().map(|spec| &spec.service).collect();
-        let tools: BTreeSet<_> = all.iter().map(|spec| &spec.tool).collect();
-        assert_eq!((names.len(), tools.len()), (all.len(), all.len()));
+        assert_eq!(names.len(), all.len());
+        let tools: Vec<_> =
+            all.iter().flat_map(|spec| spec.tool.iter().chain(&spec.batch)).collect();
+        assert_eq!(tools.iter().collect::<BTreeSet<_>>().len(), tools.len());
+        assert!(all.iter().all(|spec| spec.batch.is_none() || spec.aim == Aim::Qube));
+        assert!(tools.iter().all(|name| name.bytes().all(|b| b.is_ascii_lowercase() || b == b'_')));
         for spec in &all {
-            let tool = &spec.tool;
-            assert!(tool.bytes().all(|b| b.is_ascii_lowercase() || b == b'_'), "{tool}");
+            let tool = &spec.service;
+            assert!(!(spec.confirm && !spec.destructive), "{tool}");
             assert!(spec.description.len() < 2048 && spec.description.ends_with('.'), "{tool}");
             assert!(!spec.title.ends_with('.'), "{tool}");
             assert!(!(spec.read_only && spec.destructive), "{tool}");
@@ -239,17 +257,17 @@ mod tests {
     fn every_parameter_and_field_is_described_and_no_schema_combines_at_its_root() {
         for spec in catalogue().services {
             for schema in [&spec.input, &spec.output] {
-                assert_eq!(schema["type"], "object", "{}", spec.tool);
+                assert_eq!(schema["type"], "object", "{}", spec.service);
                 for key in ["anyOf", "oneOf", "allOf"] {
-                    assert!(schema.get(key).is_none(), "{}", spec.tool);
+                    assert!(schema.get(key).is_none(), "{}", spec.service);
                 }
                 for (name, field) in schema["properties"].as_object().unwrap() {
                     let described = field["description"].as_str().is_some_and(|s| !s.is_empty())
                         || field.get("$ref").is_some();
-                    assert!(described, "{} {name}", spec.tool);
+                    assert!(described, "{} {name}", spec.service);
                 }
             }
-            assert_eq!(spec.input["additionalProperties"], false, "{}", spec.tool);
+            assert_eq!(spec.input["additionalProperties"], false, "{}", spec.service);
         }
     }
 }

@@ -113,6 +113,8 @@ pub struct Body {
     pub about: &'static str,
     /// The parameter that says `utf-8` or `base64`.
     pub encoding: &'static str,
+    /// Whether a call must have it.
+    pub required: bool,
 }
 
 /// A field of the result that travels as raw bytes.
@@ -135,8 +137,10 @@ pub struct Bytes {
 pub trait Service {
     /// The name without the prefix.
     const NAME: &str;
-    /// The MCP tool that stands for it.
-    const TOOL: &str;
+    /// The MCP tool that stands for it; none where only the agent's side itself calls it.
+    const TOOL: Option<&str>;
+    /// The MCP tool that makes the same call on several qubes at once.
+    const BATCH: Option<&str> = None;
     /// A short title for people.
     const TITLE: &str;
     /// What the model reads first.
@@ -151,6 +155,8 @@ pub trait Service {
     const OPEN_WORLD: bool = false;
     /// It may take longer than a second.
     const LONG: bool = false;
+    /// What it destroys is gone for good, so that a client should ask its user every time.
+    const CONFIRM: bool = false;
     /// The parameter that travels as raw bytes.
     const BODY: Option<Body> = None;
     /// The fields of the result that travel as raw bytes.
@@ -189,7 +195,8 @@ pub type Working<'h> = Pin<Box<dyn Future<Output = Result<Value, Error>> + 'h>>;
 #[expect(missing_docs, reason = "each field is the constant of the same name in `Service`")]
 pub struct Entry {
     pub name: &'static str,
-    pub tool: &'static str,
+    pub tool: Option<&'static str>,
+    pub batch: Option<&'static str>,
     pub title: &'static str,
     pub summary: &'static str,
     pub power: Power,
@@ -200,6 +207,7 @@ pub struct Entry {
     pub idempotent: bool,
     pub open_world: bool,
     pub long: bool,
+    pub confirm: bool,
     pub body: Option<Body>,
     pub bytes: &'static [Bytes],
     /// Runs one call that was admitted, on a qube that was found in this state.
@@ -215,6 +223,7 @@ impl Entry {
         Self {
             name: S::NAME,
             tool: S::TOOL,
+            batch: S::BATCH,
             title: S::TITLE,
             summary: S::SUMMARY,
             power: S::POWER,
@@ -225,6 +234,7 @@ impl Entry {
             idempotent: S::IDEMPOTENT,
             open_world: S::OPEN_WORLD,
             long: S::LONG,
+            confirm: S::CONFIRM,
             body: S::BODY,
             bytes: S::BYTES,
             run: run::<S>,

@@ -83,7 +83,7 @@ pub struct Response {
 
 impl Service for ConnectTcpPolicy {
     const NAME: &str = "ConnectTcpPolicy";
-    const TOOL: &str = "connect_tcp_policy";
+    const TOOL: Option<&str> = Some("connect_tcp_policy");
     const TITLE: &str = "TCP connections between qubes";
     const SUMMARY: &str = "List, add or remove rules that let one qube (virtual machine) connect to a TCP port of another through qubes.ConnectTCP, without a network between them. In the source qube: qvm-connect-tcp LOCALPORT:TARGET:PORT. Both qubes must be in your scope with the power net.";
     const POWER: Power = Power::Net;

@@ -50,7 +50,7 @@ pub struct Response {
 
 impl Service for FirewallAdd {
     const NAME: &str = "FirewallAdd";
-    const TOOL: &str = "firewall_add";
+    const TOOL: Option<&str> = Some("firewall_add");
     const TITLE: &str = "Add a firewall rule";
     const SUMMARY: &str = "Add an outgoing firewall rule to a qube (virtual machine). Says where the rule landed and whether an earlier rule makes it void. A fresh qube has one rule that accepts everything, so to allow only some destinations add the accepts, then remove that rule.";
     const POWER: Power = Power::Net;

@@ -34,7 +34,7 @@ pub struct Response {
 
 impl Service for FirewallList {
     const NAME: &str = "FirewallList";
-    const TOOL: &str = "firewall_list";
+    const TOOL: Option<&str> = Some("firewall_list");
     const TITLE: &str = "List firewall rules";
     const SUMMARY: &str = "List the outgoing firewall rules of a qube (virtual machine), numbered from 0, every field. The first rule that matches decides; what none matches is dropped.";
     const POWER: Power = Power::See;

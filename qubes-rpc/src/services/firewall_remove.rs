@@ -39,7 +39,7 @@ pub struct Response {
 
 impl Service for FirewallRemove {
     const NAME: &str = "FirewallRemove";
-    const TOOL: &str = "firewall_remove";
+    const TOOL: Option<&str> = Some("firewall_remove");
     const TITLE: &str = "Remove a firewall rule";
     const SUMMARY: &str = "Remove one outgoing firewall rule of a qube (virtual machine) by its number from firewall_list. Give `expect` so that a list that changed meanwhile does no harm.";
     const POWER: Power = Power::Net;

@@ -218,9 +218,24 @@ pub(crate) fn wireguard(text: &str) -> Vec<WireGuard> {
     interfaces
 }
 
+/// Reads whatever it is given as each tool's output and asserts that little stays little.
+pub fn fuzz_network(input: &[u8]) {
+    let Ok(text) = std::str::from_utf8(input) else { return };
+    let chains = chains("filter", text);
+    assert!(interfaces(text).len() <= ENTRIES, "too many interfaces");
+    assert!(routes(text).len() <= ENTRIES, "too many routes");
+    assert!(wireguard(text).len() <= ENTRIES, "too many WireGuard interfaces");
+    assert!(chains.len() <= ENTRIES, "too many chains");
+    assert!(chains.iter().all(|chain| chain.table.chars().count() <= TABLE_CHARS), "a long table");
+    let dns = dns(text);
+    let kept = dns.nameservers.iter().chain(&dns.search).map(String::len).sum::<usize>();
+    assert!(kept <= text.len(), "more than was there");
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     #[test]
     fn interfaces_and_routes_are_read_from_json() {
@@ -270,5 +285,19 @@ mod tests {
         let found = routes(&format!("[{}]", vec!["{\"dst\":\"\"}"; 9000].join(",")));
         assert_eq!(found.len(), ENTRIES);
         assert_eq!(wireguard(&"interface: a\n".repeat(9000)).len(), ENTRIES);
+    }
+
+    proptest! {
+        #[test]
+        fn no_output_makes_a_reader_panic(words in prop::collection::vec(
+            prop::sample::select(vec![
+                "[", "{", "\"ifname\":\"e\"", "\"dst\":\"d\"", "}", "]", ",", "\n", " ", "table", "ip",
+                "Chain", "chain", "x", "(policy ", ")", "type ", "policy ", ";", "interface: ", "peer: ",
+                "endpoint: ", "nameserver", "search", "é",
+            ]),
+            0..40,
+        )) {
+            fuzz_network(words.concat().as_bytes());
+        }
     }
 }

@@ -157,9 +157,25 @@ fn absolute(key: &str, value: &str, now: u64) -> Result<String, Fault> {
     }
 }
 
+/// Reads whatever it is given as a caller's words and asserts that the rule means one and the same
+/// to qubesd, which reads it as a line, and to a caller who writes it again.
+pub fn fuzz_rule_words(input: &[u8]) {
+    const NOW: u64 = 1_000;
+    let Ok(text) = std::str::from_utf8(input) else { return };
+    for action in [RuleAction::Accept, RuleAction::Drop] {
+        let Ok(rule) = parse_rule(action, text, NOW) else { continue };
+        let line = rule.render_line();
+        assert!(!line.contains(['\n', '\r', '\0']), "a rule is more than a line");
+        assert!(Rule::parse_line(&line).as_ref() == Ok(&rule), "qubesd reads another rule");
+        let words = line.split_once(' ').map_or("", |(_, words)| words);
+        assert!(parse_rule(action, words, NOW).as_ref() == Ok(&rule), "its own words differ");
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     fn line(args: &str) -> Result<String, String> {
         parse_rule(RuleAction::Accept, args, 1_000)
@@ -206,6 +222,21 @@ mod tests {
         ] {
             let told = line(args).unwrap_err();
             assert!(told.contains(part), "{args}: {told}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn words_that_make_a_rule_make_the_same_rule_everywhere(words in prop::collection::vec(
+            prop::sample::select(vec![
+                "dsthost=", "dst4=", "dst6=", "proto=", "dstports=", "icmptype=", "specialtarget=",
+                "expire=", "comment=", "10.0.0.1", "/24", "2001:db8::1", "example.org", "tcp", "udp",
+                "icmp", "22", "0", "-", "65535", "dns", "+300", "999", " ", " ", "\t", "=", "é",
+            ]),
+            0..12,
+        )) {
+            fuzz_rule_words(words.concat().as_bytes());
+            fuzz_rule_words(words.join(" ").as_bytes());
         }
     }
 }

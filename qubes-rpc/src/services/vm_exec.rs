@@ -83,7 +83,7 @@ pub(crate) const OUTPUT: &[Bytes] = &[
 
 impl Service for VmExec {
     const NAME: &str = "VmExec";
-    const TOOL: &str = "exec_in_vm";
+    const TOOL: Option<&str> = Some("exec_in_vm");
     const TITLE: &str = "Run a command in a qube";
     const SUMMARY: &str = "Run a shell command in a qube (virtual machine) as its ordinary user, and return its exit code, standard output and standard error. A command that returns another code than 0 is no error of the tool. The qube is started first if you may do that. The command is killed with its children at its time limit; what it detached itself with setsid goes on after a normal end.";
     const POWER: Power = Power::Exec;

@@ -17,7 +17,7 @@ pub struct VmExecRoot;
 
 impl Service for VmExecRoot {
     const NAME: &str = "VmExecRoot";
-    const TOOL: &str = "exec_in_vm_root";
+    const TOOL: Option<&str> = Some("exec_in_vm_root");
     const TITLE: &str = "Run a command in a qube as root";
     const SUMMARY: &str = "Run a shell command in a qube (virtual machine) as root, without sudo, and return its exit code, standard output and standard error. Otherwise as exec_in_vm. In a qube that is based on a template, changes outside /home, /usr/local and /rw are gone after its next shutdown.";
     const POWER: Power = Power::Root;

@@ -60,7 +60,7 @@ pub(crate) const OUT_OF_SCOPE: &str = "<out-of-scope>";
 
 impl Service for VmList {
     const NAME: &str = "VmList";
-    const TOOL: &str = "list_vms";
+    const TOOL: Option<&str> = Some("list_vms");
     const TITLE: &str = "List qubes";
     const SUMMARY: &str = "List the qubes (virtual machines) in your scope with state, class, network, IP address, label and the powers you hold over each. Call this first: qubes that it does not show do not exist for you.";
     const POWER: Power = Power::See;

@@ -74,7 +74,7 @@ const RAW_CHARS: usize = 8 * 1024;
 
 impl Service for VmNetworkInfo {
     const NAME: &str = "VmNetworkInfo";
-    const TOOL: &str = "vm_network_info";
+    const TOOL: Option<&str> = Some("vm_network_info");
     const TITLE: &str = "Network of a qube";
     const SUMMARY: &str = "Show the network of a qube (virtual machine): netvm, IP addresses and DNS as Qubes has them, and from inside a running qube interfaces, routes, DNS, iptables, nftables and WireGuard, parsed and as printed. The part from inside needs the power exec.";
     const POWER: Power = Power::See;

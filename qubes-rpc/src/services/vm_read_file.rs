@@ -50,7 +50,7 @@ pub struct Response {
 
 impl Service for VmReadFile {
     const NAME: &str = "VmReadFile";
-    const TOOL: &str = "read_file_in_vm";
+    const TOOL: Option<&str> = Some("read_file_in_vm");
     const TITLE: &str = "Read a file in a qube";
     const SUMMARY: &str = "Read a file in a qube (virtual machine), exactly, whole or a range of bytes. Text comes as UTF-8, anything else as base64 (`encoding` says which). A file larger than 2 MiB is read by ranges.";
     const POWER: Power = Power::Files;

@@ -52,7 +52,7 @@ const LOOK: [Duration; 2] = [Duration::from_millis(50), Duration::from_millis(25
 
 impl Service for VmShutdown {
     const NAME: &str = "VmShutdown";
-    const TOOL: &str = "shutdown_vm";
+    const TOOL: Option<&str> = Some("shutdown_vm");
     const TITLE: &str = "Shut a qube down";
     const SUMMARY: &str = "Shut a qube (virtual machine) down and wait until it is halted. Unsaved work in it is lost. A qube that is halted already is left alone, which is success.";
     const POWER: Power = Power::Lifecycle;

@@ -34,7 +34,7 @@ pub struct Response {
 
 impl Service for VmStart {
     const NAME: &str = "VmStart";
-    const TOOL: &str = "start_vm";
+    const TOOL: Option<&str> = Some("start_vm");
     const TITLE: &str = "Start a qube";
     const SUMMARY: &str = "Start a qube (virtual machine) and wait until it runs. A qube that runs already is left alone, which is success.";
     const POWER: Power = Power::Lifecycle;

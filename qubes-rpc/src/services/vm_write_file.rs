@@ -57,7 +57,7 @@ pub struct Response {
 
 impl Service for VmWriteFile {
     const NAME: &str = "VmWriteFile";
-    const TOOL: &str = "write_file_in_vm";
+    const TOOL: Option<&str> = Some("write_file_in_vm");
     const TITLE: &str = "Write a file in a qube";
     const SUMMARY: &str = "Write a file in a qube (virtual machine), exactly the bytes given and as a whole or not at all. Owner, mode and other attributes of a replaced file stay. Up to 8 MiB a call; more with append.";
     const POWER: Power = Power::Files;
@@ -68,6 +68,7 @@ impl Service for VmWriteFile {
         field: "content",
         about: "What to write, as `encoding` says.",
         encoding: "encoding",
+        required: true,
     });
     type On = RunningQube;
     type Effect = Change;
