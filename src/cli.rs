@@ -1,8 +1,13 @@
 //! The command line, and the one thread on which everything runs.
 
-use std::{ffi::OsString, io::Write, path::PathBuf, process::ExitCode};
+use std::{
+    ffi::OsString,
+    io::{self, Write},
+    path::PathBuf,
+    process::ExitCode,
+};
 
-use clap::Parser;
+use clap::{Parser, Subcommand};
 use tokio::task::LocalSet;
 
 use crate::{
@@ -22,18 +27,41 @@ or as .mcp.json:
   {\"mcpServers\": {\"salt-bridge\": {\"command\": \"salt-bridge\"}}}";
 
 /// MCP server that lets an AI agent manage other qubes of this Qubes OS machine.
+///
+/// Without a command it serves one client on standard input and output.
 #[derive(Debug, Parser)]
 #[command(name = "salt-bridge", version, after_help = AFTER_HELP)]
 struct Arguments {
+    #[command(flatten)]
+    calls: Calls,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+/// How calls to dom0 are made; the same for every command.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Calls {
     /// The program that makes qrexec calls
-    #[arg(long, value_name = "PATH", default_value = "qrexec-client-vm")]
+    #[arg(long, global = true, value_name = "PATH", default_value = "qrexec-client-vm")]
     qrexec_client_vm: PathBuf,
 }
 
+impl Calls {
+    /// The server that makes its calls so.
+    pub(crate) fn server(self) -> Result<Server, CatalogueError> {
+        Ok(Server::new(Tools::compiled()?, Qrexec::new(self.qrexec_client_vm)))
+    }
+}
+
+/// One row for each command. Its module has the `Arguments` and
+/// `run(Arguments, Calls) -> Result<ExitCode, Error>`; an [`Error`] here keeps its own.
+#[derive(Debug, Subcommand)]
+enum Command {}
+
 /// Runs the program with these arguments, of which the first is its own name.
 ///
-/// Returns when standard input ends or a signal asks for it, with 0; with 1 when it could not
-/// serve, with 2 when the arguments are wrong.
+/// Returns with 0 when standard input ends or a signal asks for it, or with what a command says;
+/// with 1 when it could not serve, with 2 when the arguments are wrong.
 pub fn run(args: impl Iterator<Item = OsString>) -> ExitCode {
     let arguments = match Arguments::try_parse_from(args) {
         Ok(arguments) => arguments,
@@ -43,37 +71,42 @@ pub fn run(args: impl Iterator<Item = OsString>) -> ExitCode {
             return u8::try_from(error.exit_code()).map_or(ExitCode::FAILURE, ExitCode::from);
         }
     };
-    match serve(arguments) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            log(&error);
-            ExitCode::FAILURE
-        }
-    }
+    let Arguments { calls, command } = arguments;
+    let outcome = match command {
+        None => serve(calls),
+        Some(command) => match command {},
+    };
+    outcome.unwrap_or_else(|error| {
+        log(&error);
+        ExitCode::FAILURE
+    })
 }
 
-/// Why the program could not serve.
+/// Why the program could not do what it was asked for.
 #[derive(Debug, thiserror::Error)]
-enum StartError {
+enum Error {
     #[error("the catalogue of services compiled into this program cannot be used")]
     Catalogue(#[from] CatalogueError),
     #[error("no event loop")]
-    Runtime(#[source] std::io::Error),
+    Runtime(#[source] io::Error),
     #[error(transparent)]
     Session(#[from] stdio::SessionError),
 }
 
-fn serve(arguments: Arguments) -> Result<(), StartError> {
-    let tools = Tools::compiled()?;
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(StartError::Runtime)?;
-    let server = Server::new(tools, Qrexec::new(arguments.qrexec_client_vm));
-    let outcome = LocalSet::new().block_on(&runtime, stdio::serve(server));
+fn serve(calls: Calls) -> Result<ExitCode, Error> {
+    let server = calls.server()?;
+    on_one_thread(stdio::serve(server)).map_err(Error::Runtime)??;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Runs this on the one thread of the program, where local tasks can be started. An error means
+/// that there is no event loop.
+pub(crate) fn on_one_thread<T>(work: impl Future<Output = T>) -> io::Result<T> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let outcome = LocalSet::new().block_on(&runtime, work);
     // A thread may still be blocked in reading standard input.
     runtime.shutdown_background();
-    Ok(outcome?)
+    Ok(outcome)
 }
 
 /// Writes a line to standard error, with the causes of the error behind it.
@@ -85,5 +118,5 @@ fn log(error: &dyn std::error::Error) {
         line.push_str(&error.to_string());
         cause = error.source();
     }
-    drop(writeln!(std::io::stderr(), "{line}"));
+    drop(writeln!(io::stderr(), "{line}"));
 }
