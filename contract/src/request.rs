@@ -68,9 +68,35 @@ impl RequestLine {
     }
 }
 
+/// Reads whatever it is given as a line and asserts that what was read survives a round trip.
+pub fn fuzz_request_line(input: &[u8]) {
+    let Ok(request) = RequestLine::parse(input) else { return };
+    assert!(request.body <= limits::BODY_BYTES, "a body above its limit is read");
+    let Ok(line) = request.render() else { return };
+    let newlines = line.iter().filter(|byte| **byte == b'\n').count();
+    assert!(newlines == 1 && line.ends_with(b"\n"), "a line is not one line");
+    let again = RequestLine::parse(&line);
+    // Numbers with a fraction are read to the last digit but one, and no service takes them.
+    let fractions = request.args.values().any(holds_fraction);
+    assert!(
+        again.is_ok_and(|again| fractions || again == request),
+        "a request line does not survive a round trip"
+    );
+}
+
+fn holds_fraction(value: &Value) -> bool {
+    match value {
+        Value::Number(number) => number.is_f64(),
+        Value::Array(values) => values.iter().any(holds_fraction),
+        Value::Object(object) => object.values().any(holds_fraction),
+        Value::Null | Value::Bool(_) | Value::String(_) => false,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     #[test]
     fn a_request_is_one_line_of_json() {
@@ -92,5 +118,25 @@ mod tests {
         assert!(matches!(RequestLine::parse(br#"{"frames":2}"#), Err(E::Version(2))));
         assert!(matches!(RequestLine::parse(br#"{"frames":1,"body":8388609}"#), Err(E::Body(_))));
         assert!(matches!(RequestLine::parse(&[b' '; 65 * 1024]), Err(E::TooLong)));
+    }
+
+    proptest! {
+        #[test]
+        fn lines_of_likely_pieces_survive_a_round_trip(pieces in prop::collection::vec(
+            prop::sample::select(vec![
+                "{", "}", "\"frames\":1", ",", "\"body\":", "7", "8388609", "-1", "1.5", "\"args\":{",
+                "\"a\":", "\"\\u0000\\n\"", "[", "]", "null", "true", " ", "\n", "é",
+            ]),
+            0..20,
+        )) {
+            fuzz_request_line(pieces.concat().as_bytes());
+            let args = format!("{{\"frames\":1,\"args\":{{\"a\":{}}}}}\n", pieces.concat());
+            fuzz_request_line(args.as_bytes());
+        }
+
+        #[test]
+        fn no_bytes_make_the_reader_panic(input in prop::collection::vec(any::<u8>(), 0..200)) {
+            fuzz_request_line(&input);
+        }
     }
 }

@@ -1,13 +1,17 @@
 //! Reads what a caller sends: a framed request, or the JSON object of the older program.
 
-use std::io;
+use std::{
+    io,
+    pin::Pin,
+    task::{Context, Poll},
+};
 
 use bytes::{Bytes, BytesMut};
 use contract::{Fault, RequestLine, RequestLineError, limits};
 use serde::de::IgnoredAny;
 use serde_json::{Map, Value};
 use tokio::{
-    io::{AsyncRead, AsyncReadExt},
+    io::{AsyncRead, AsyncReadExt, ReadBuf},
     time::{Instant, timeout_at},
 };
 
@@ -244,9 +248,52 @@ fn plain_request(buffer: &[u8], expected: Expected) -> Result<Request, Fault> {
     within(Request { args, body: Bytes::new() }, buffer.len(), expected)
 }
 
+/// Reads whatever it is given in one piece and in pieces, and asserts that both give the same.
+///
+/// An unframed request may be complete at any newline, so of it only the form is told so surely.
+pub async fn fuzz_incoming(input: &[u8], piece: usize) {
+    let expected = Expected {
+        plain_bytes: limits::PLAIN_REQUEST_BYTES,
+        silence_is_empty: true,
+        form_only: false,
+    };
+    let read = async |piece: usize| {
+        let mut reader = Pieces { rest: input, piece: piece.max(1) };
+        read_request(&mut reader, expected, &Memory::new()).await
+    };
+    let (Ok(whole), Ok(pieces)) = (read(usize::MAX).await, read(piece).await) else { return };
+    assert!(whole.form == pieces.form, "the form depends on how a request arrives");
+    assert!(
+        whole.form == Form::Plain || whole.request == pieces.request,
+        "a framed request depends on how it arrives"
+    );
+}
+
+/// Gives at most so many bytes at once.
+struct Pieces<'a> {
+    rest: &'a [u8],
+    piece: usize,
+}
+
+impl AsyncRead for Pieces<'_> {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        let length = this.piece.min(this.rest.len()).min(buffer.remaining());
+        let (piece, rest) = this.rest.split_at_checked(length).unwrap_or_default();
+        buffer.put_slice(piece);
+        this.rest = rest;
+        Poll::Ready(Ok(()))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
     use tokio::io::AsyncWriteExt;
 
     const LIST: Expected =
@@ -393,5 +440,22 @@ mod tests {
             assert_eq!(read(&[bytes], false, only).await.form, form);
         }
         assert_eq!(start.elapsed(), std::time::Duration::ZERO);
+    }
+
+    proptest! {
+        #[test]
+        fn a_request_does_not_depend_on_how_it_arrives(
+            pieces in prop::collection::vec(
+                prop::sample::select(vec![
+                    "{", "}", "\"frames\":1", ",", "\"body\":3", "\"args\":{}", "\"cmd\":\"id\"", "\n",
+                    "{\"frames\":1,\"body\":2}\n", "abc", " ", "\u{e9}",
+                ]),
+                0..12,
+            ),
+            length in 1..20usize,
+        ) {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+            runtime.block_on(fuzz_incoming(pieces.concat().as_bytes(), length));
+        }
     }
 }
