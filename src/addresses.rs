@@ -1,12 +1,12 @@
 //! Which qubes are named by argument and which by target, as `VmList` told.
 
 use std::{
-    cell::{Cell, RefCell},
     collections::HashMap,
+    sync::{Mutex, MutexGuard, PoisonError},
 };
 
 use serde::Deserialize;
-use tokio::sync::Mutex;
+use tokio::sync;
 
 use crate::{
     arguments::QubeName,
@@ -20,10 +20,15 @@ pub(crate) const LISTING_SERVICE: &str = "VmList";
 /// What is known of addresses.
 #[derive(Debug, Default)]
 pub(crate) struct Addresses {
-    ways: RefCell<HashMap<String, Way>>,
+    known: Mutex<Ways>,
+    listing: sync::Mutex<()>,
+}
+
+#[derive(Debug, Default)]
+struct Ways {
+    ways: HashMap<String, Way>,
     /// How many listings were seen.
-    seen: Cell<u64>,
-    listing: Mutex<()>,
+    seen: u64,
 }
 
 /// Where a way comes from.
@@ -64,16 +69,17 @@ impl Addresses {
             };
             (listed.name, way)
         };
-        *self.ways.borrow_mut() = listing.vms.into_iter().map(way).collect();
-        self.seen.set(self.seen.get().wrapping_add(1));
+        let mut known = self.known();
+        known.ways = listing.vms.into_iter().map(way).collect();
+        known.seen = known.seen.wrapping_add(1);
     }
 
     /// How to name this qube. Asks for a listing where it is not known.
     pub(crate) async fn find<L>(&self, qube: &QubeName, list: L) -> Known
     where
-        L: Future<Output = Result<Reply, CallError>>,
+        L: Future<Output = Result<Reply, CallError>> + Send,
     {
-        match self.known(qube) {
+        match self.way(qube) {
             Some(way) => Known::Before(way),
             None => Known::Now(self.find_anew(qube, list).await),
         }
@@ -83,26 +89,32 @@ impl Addresses {
     /// time share one.
     pub(crate) async fn find_anew<L>(&self, qube: &QubeName, list: L) -> Way
     where
-        L: Future<Output = Result<Reply, CallError>>,
+        L: Future<Output = Result<Reply, CallError>> + Send,
     {
-        let seen = self.seen.get();
+        let seen = self.known().seen;
         let turn = self.listing.lock().await;
-        if self.seen.get() == seen
-            && let Ok(reply) = list.await
-        {
+        let unchanged = self.known().seen == seen;
+        if unchanged && let Ok(reply) = list.await {
             self.remember(&reply);
         }
         drop(turn);
-        self.known(qube).unwrap_or(Way::Argument)
+        self.way(qube).unwrap_or(Way::Argument)
     }
 
-    fn known(&self, qube: &QubeName) -> Option<Way> {
-        self.ways.borrow().get(qube.as_str()).copied()
+    fn way(&self, qube: &QubeName) -> Option<Way> {
+        self.known().ways.get(qube.as_str()).copied()
+    }
+
+    /// Held only between two awaits. A panic of another holder leaves a map that is whole.
+    fn known(&self) -> MutexGuard<'_, Ways> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+
     use super::*;
 
     fn listing(json: &str) -> Reply {
@@ -145,15 +157,15 @@ mod tests {
     #[tokio::test]
     async fn calls_that_ask_at_the_same_time_share_one_listing() {
         let addresses = Addresses::default();
-        let listings = Cell::new(0);
+        let listings = AtomicU32::new(0);
         let list = || async {
-            listings.set(listings.get() + 1);
+            listings.fetch_add(1, Relaxed);
             tokio::task::yield_now().await;
             Ok(listing(BOTH))
         };
         let (work, tagged) = (name("work"), name("ai-1"));
         let found = tokio::join!(addresses.find(&work, list()), addresses.find(&tagged, list()));
         assert_eq!(found, (Known::Now(Way::Argument), Known::Now(Way::Target)));
-        assert_eq!(listings.get(), 1);
+        assert_eq!(listings.load(Relaxed), 1);
     }
 }

@@ -8,7 +8,6 @@ use std::{
 };
 
 use clap::{Parser, Subcommand};
-use tokio::task::LocalSet;
 
 use crate::{
     catalogue::{CatalogueError, Tools},
@@ -99,11 +98,11 @@ fn serve(calls: Calls) -> Result<ExitCode, Error> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Runs this on the one thread of the program, where local tasks can be started. An error means
-/// that there is no event loop.
+/// Runs this, and the tasks that it starts, on the one thread of the program. An error means that
+/// there is no event loop.
 pub(crate) fn on_one_thread<T>(work: impl Future<Output = T>) -> io::Result<T> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let outcome = LocalSet::new().block_on(&runtime, work);
+    let outcome = runtime.block_on(work);
     // A thread may still be blocked in reading standard input.
     runtime.shutdown_background();
     Ok(outcome)

@@ -170,11 +170,11 @@ impl Qrexec {
         };
         match outcome {
             Ok(reply) => {
-                tokio::task::spawn_local(see_off(child, place));
+                tokio::spawn(see_off(child, place));
                 Ok(reply)
             }
             Err(Broken::Reply(error)) => {
-                tokio::task::spawn_local(see_off(child, place));
+                tokio::spawn(see_off(child, place));
                 Err(error.into())
             }
             Err(Broken::NoFrames(error, bytes)) => Err(text_of(&bytes, error)),

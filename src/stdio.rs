@@ -32,7 +32,6 @@ pub(crate) enum SessionError {
 }
 
 /// Serves the client on standard input and output until it hangs up or a signal ends the process.
-/// Must run within a [`LocalSet`](tokio::task::LocalSet).
 pub(crate) async fn serve(server: Server) -> Result<(), SessionError> {
     let stop = CancellationToken::new();
     let mut terminate = signal(SignalKind::terminate()).map_err(SessionError::Signals)?;
