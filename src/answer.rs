@@ -1,7 +1,9 @@
 //! What a tool call is answered with.
 
+use std::io;
+
 use base64::{Engine, engine::general_purpose::STANDARD};
-use contract::{Fault, Spec, Stream};
+use contract::{Spec, Stream};
 use rmcp::model::{CallToolResult, ContentBlock, JsonObject};
 use serde_json::Value;
 
@@ -10,8 +12,62 @@ use crate::{
     reply::{Reply, ReplyError},
 };
 
-/// The result of a call: the JSON object of the service, with its streams of bytes as fields.
-pub(crate) fn render_reply(spec: &Spec, reply: Reply) -> Result<CallToolResult, CallError> {
+/// The longest result that is repeated as text, in bytes. MCP wants a copy for clients that read
+/// text only; those that read both pay twice.
+const COPY_BYTES: usize = 32 * 1024;
+
+/// A success with this result.
+pub(crate) fn render_object(object: JsonObject) -> CallToolResult {
+    let value = Value::Object(object);
+    let mut length = Length(0);
+    // Counting cannot fail, and a map of strings can be rendered.
+    drop(serde_json::to_writer(&mut length, &value));
+    let text = match length {
+        Length(..=COPY_BYTES) => value.to_string(),
+        Length(bytes) => render_outline(&value, bytes),
+    };
+    let mut result = CallToolResult::success(vec![ContentBlock::text(text)]);
+    result.structured_content = Some(value);
+    result
+}
+
+/// Counts what is written to it.
+struct Length(usize);
+
+impl io::Write for Length {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0 = self.0.saturating_add(bytes.len());
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// A long result in short: numbers and short texts as they are, of the rest the size.
+fn render_outline(value: &Value, bytes: usize) -> String {
+    const SHORT_BYTES: usize = 200;
+    let mut outline = format!(
+        "The result takes {bytes} bytes as JSON and stands whole in structuredContent; a client \
+         that shows only this text should ask for less. In short:"
+    );
+    for (name, value) in value.as_object().into_iter().flatten() {
+        let short = match value {
+            Value::String(text) if text.len() > SHORT_BYTES => {
+                format!("{} characters", text.chars().count())
+            }
+            Value::Array(items) => format!("{} entries", items.len()),
+            Value::Object(fields) => format!("{} fields", fields.len()),
+            Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => value.to_string(),
+        };
+        outline.push_str(&format!("\n{name}: {short}"));
+    }
+    outline
+}
+
+/// The result of a service as JSON object, with its streams of bytes as fields.
+pub(crate) fn render_reply(spec: &Spec, reply: Reply) -> Result<JsonObject, CallError> {
     let Reply { json, mut stdout, mut stderr } = reply;
     let mut object: JsonObject = serde_json::from_slice(&json).map_err(ReplyError::Json)?;
     drop(json);
@@ -26,7 +82,7 @@ pub(crate) fn render_reply(spec: &Spec, reply: Reply) -> Result<CallToolResult, 
         }
         object.insert(field.field.clone(), text.into());
     }
-    Ok(CallToolResult::structured(Value::Object(object)))
+    Ok(object)
 }
 
 const BASE64: &str = "base64";
@@ -53,24 +109,24 @@ pub(crate) fn render_error(error: &CallError) -> CallToolResult {
     CallToolResult::error(vec![ContentBlock::text(error.to_string())])
 }
 
-/// The answer to a call that never left.
-pub(crate) fn render_fault(fault: &Fault) -> CallToolResult {
-    CallToolResult::error(vec![ContentBlock::text(fault.sentence())])
-}
-
 #[cfg(test)]
 mod tests {
+    use contract::Fault;
+
     use super::*;
     use crate::testing;
     use serde_json::json;
 
     fn render(tool: &str, json: &str, stdout: &[u8], stderr: &[u8]) -> Value {
         let reply = Reply { json: json.into(), stdout: stdout.into(), stderr: stderr.into() };
-        let result = render_reply(&testing::tools().by_tool(tool).unwrap().spec, reply).unwrap();
+        let object = render_reply(&testing::tools().row(tool).spec, reply).unwrap();
+        let result = render_object(object);
         assert_eq!(result.is_error, Some(false));
         let value = result.structured_content.unwrap();
         let text = result.content[0].as_text().unwrap().text.clone();
-        assert_eq!(serde_json::from_str::<Value>(&text).unwrap(), value);
+        if !text.starts_with("The result takes") {
+            assert_eq!(serde_json::from_str::<Value>(&text).unwrap(), value);
+        }
         value
     }
 
@@ -110,9 +166,26 @@ mod tests {
     #[test]
     fn a_result_that_is_no_object_is_an_error() {
         let tools = testing::tools();
-        let spec = &tools.by_tool("list_vms").unwrap().spec;
+        let spec = &tools.row("list_vms").spec;
         let reply = Reply { json: b"[]".into(), ..Reply::default() };
         assert!(render_reply(spec, reply).is_err());
+    }
+
+    #[test]
+    fn a_long_result_is_not_sent_twice() {
+        let long = "é".repeat(20_000);
+        let object = json!({"exit_code": 3, "stdout": long, "stderr": "", "rows": [1, 2]});
+        let Value::Object(object) = object else { panic!("not an object") };
+        let result = render_object(object);
+        let text = &result.content[0].as_text().unwrap().text;
+        assert!(text.len() < 400, "{text}");
+        assert!(
+            text.ends_with(
+                "\nexit_code: 3\nrows: 2 entries\nstderr: \"\"\nstdout: 20000 characters"
+            ),
+            "{text}"
+        );
+        assert_eq!(result.structured_content.unwrap()["stdout"], long);
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! The arguments of a tool call as its service wants them: a qube, a request line, raw bytes.
 
 use base64::{
-    Engine, alphabet,
+    DecodeError, Engine, alphabet,
     engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig},
 };
 use bytes::Bytes;
@@ -12,7 +12,9 @@ use serde_json::Value;
 use crate::{catalogue::Row, schema};
 
 /// The parameter that names the qube of a service that is aimed at one.
-const QUBE_PARAMETER: &str = "vm_name";
+pub(crate) const QUBE_PARAMETER: &str = "vm_name";
+/// The parameter that names the qubes of a tool that does the same on several.
+pub(crate) const QUBES_PARAMETER: &str = "vm_names";
 
 /// A call that may be sent.
 #[derive(Debug)]
@@ -102,25 +104,59 @@ fn line_fault(error: &RequestLineError) -> Fault {
 impl Call {
     /// Reads the arguments of a call to this tool.
     pub(crate) fn parse(row: &Row, arguments: JsonObject) -> Result<Self, Fault> {
-        let mut arguments = schema::parse_arguments(row.input(), arguments)
-            .map_err(|mismatch| Fault::bad_request(mismatch.to_string()))?;
+        let mut arguments = parse_by_schema(row.input(), arguments)?;
         let qube = match row.spec.aim {
             Aim::Qube => match take_string(&mut arguments, QUBE_PARAMETER) {
                 Some(name) => Some(QubeName::parse(&name)?),
-                None => {
-                    return Err(Fault::bad_request(format!(
-                        "argument {QUBE_PARAMETER:?} is missing"
-                    )));
-                }
+                None => return Err(missing(QUBE_PARAMETER)),
             },
             Aim::Scope => None,
         };
-        let body = match &row.spec.body {
-            Some(field) => parse_body(field, &mut arguments)?,
-            None => Vec::new(),
-        };
-        Ok(Self { qube, request: Request::new(arguments, body)? })
+        Ok(Self { qube, request: parse_request(row, arguments)? })
     }
+
+    /// Reads the arguments of a call to the tool that does the same on several qubes, whose
+    /// parameters have this schema: a call for each qube, in the order of the names.
+    pub(crate) fn parse_batch(
+        row: &Row,
+        schema: &JsonObject,
+        arguments: JsonObject,
+    ) -> Result<Vec<(QubeName, Self)>, Fault> {
+        let mut arguments = parse_by_schema(schema, arguments)?;
+        let Some(Value::Array(names)) = arguments.remove(QUBES_PARAMETER) else {
+            return Err(missing(QUBES_PARAMETER));
+        };
+        let names: Vec<QubeName> = names
+            .iter()
+            .filter_map(Value::as_str)
+            .map(QubeName::parse)
+            .collect::<Result<_, _>>()?;
+        let request = parse_request(row, arguments)?;
+        let call =
+            |qube: QubeName| (qube.clone(), Self { qube: Some(qube), request: request.clone() });
+        Ok(names.into_iter().map(call).collect())
+    }
+}
+
+/// Reads arguments by the schema of their tool.
+pub(crate) fn parse_by_schema(
+    schema: &JsonObject,
+    arguments: JsonObject,
+) -> Result<JsonObject, Fault> {
+    schema::parse_arguments(schema, arguments)
+        .map_err(|mismatch| Fault::bad_request(mismatch.to_string()))
+}
+
+fn missing(parameter: &str) -> Fault {
+    Fault::bad_request(format!("argument {parameter:?} is missing"))
+}
+
+fn parse_request(row: &Row, mut arguments: JsonObject) -> Result<Request, Fault> {
+    let body = match &row.spec.body {
+        Some(field) => parse_body(field, &mut arguments)?,
+        None => Vec::new(),
+    };
+    Request::new(arguments, body)
 }
 
 fn take_string(arguments: &mut JsonObject, name: &str) -> Option<String> {
@@ -138,6 +174,46 @@ const BASE64: GeneralPurpose = GeneralPurpose::new(
     GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
 );
 
+/// Decodes base64 where it lies: a long content would take its length once more otherwise.
+fn decode_in_place(text: &mut Vec<u8>) -> Result<(), DecodeError> {
+    /// A multiple of 4, so that only the last piece can be padded.
+    const PIECE: usize = 4096;
+    text.retain(|byte| !byte.is_ascii_whitespace());
+    let (mut read, mut written) = (0, 0);
+    let mut decoded = [0; PIECE];
+    while let Some(rest) = text.get(read..).filter(|rest| !rest.is_empty()) {
+        let piece = rest.get(..PIECE).unwrap_or(rest);
+        let last = piece.len() == rest.len();
+        let count =
+            BASE64.decode_slice_unchecked(piece, &mut decoded).map_err(|error| at(error, read))?;
+        if !last && count < PIECE / 4 * 3 {
+            return Err(DecodeError::InvalidPadding);
+        }
+        read += piece.len();
+        let (Some(target), Some(source)) =
+            (text.get_mut(written..written + count), decoded.get(..count))
+        else {
+            return Err(DecodeError::InvalidPadding);
+        };
+        target.copy_from_slice(source);
+        written += count;
+    }
+    text.truncate(written);
+    Ok(())
+}
+
+/// The error of a piece, as one of the whole text.
+fn at(error: DecodeError, begin: usize) -> DecodeError {
+    match error {
+        DecodeError::InvalidByte(offset, byte) => DecodeError::InvalidByte(begin + offset, byte),
+        DecodeError::InvalidLastSymbol { offset, symbol, symbol_value } => {
+            DecodeError::InvalidLastSymbol { offset: begin + offset, symbol, symbol_value }
+        }
+        DecodeError::InvalidLength(length) => DecodeError::InvalidLength(begin + length),
+        DecodeError::InvalidPadding => DecodeError::InvalidPadding,
+    }
+}
+
 /// Takes the argument that travels as raw bytes out of the others.
 fn parse_body(field: &BodyField, arguments: &mut JsonObject) -> Result<Vec<u8>, Fault> {
     let encoding = take_string(arguments, &field.encoding);
@@ -146,10 +222,10 @@ fn parse_body(field: &BodyField, arguments: &mut JsonObject) -> Result<Vec<u8>, 
         None | Some("utf-8") => Ok(content.into_bytes()),
         Some("base64") => {
             let mut content = content.into_bytes();
-            content.retain(|byte| !byte.is_ascii_whitespace());
-            BASE64.decode(content).map_err(|error| {
+            decode_in_place(&mut content).map_err(|error| {
                 Fault::bad_request(format!("argument {:?} is not base64: {error}", field.field))
-            })
+            })?;
+            Ok(content)
         }
         Some(other) => Err(Fault::bad_request(format!(
             "argument {:?} must be \"utf-8\" or \"base64\", not {other:?}",
@@ -166,7 +242,7 @@ mod tests {
 
     fn parse(tool: &str, arguments: Value) -> Result<Call, Fault> {
         let Value::Object(arguments) = arguments else { panic!("not an object") };
-        Call::parse(testing::tools().by_tool(tool).unwrap(), arguments)
+        Call::parse(testing::tools().row(tool), arguments)
     }
 
     fn sentence(tool: &str, arguments: Value) -> String {
@@ -199,6 +275,20 @@ mod tests {
             let call = parse("write_file_in_vm", arguments).unwrap();
             assert_eq!(&call.request.body[..], b"\x00\xff\x10");
         }
+    }
+
+    #[test]
+    fn base64_is_decoded_where_it_lies_as_it_would_be_elsewhere() {
+        for length in [0, 1, 2, 3, 3071, 3072, 3073, 3074, 10_000] {
+            let bytes: Vec<u8> = (0..=255).cycle().take(length).collect();
+            let mut text = BASE64.encode(&bytes).into_bytes();
+            decode_in_place(&mut text).unwrap();
+            assert_eq!(text, bytes);
+        }
+        let mut padded = [vec![b'A'; 4094], b"==AAAA".to_vec()].concat();
+        assert_eq!(decode_in_place(&mut padded), Err(DecodeError::InvalidPadding));
+        let mut late = [vec![b'A'; 5000], b"?AAA".to_vec()].concat();
+        assert_eq!(decode_in_place(&mut late), Err(DecodeError::InvalidByte(5000, b'?')));
     }
 
     #[test]

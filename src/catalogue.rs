@@ -3,12 +3,23 @@
 use std::sync::Arc;
 
 use contract::{Catalogue, Spec, WIRE_VERSION};
-use rmcp::model::{JsonObject, Tool, ToolAnnotations};
+use rmcp::model::{JsonObject, MetaObject, Tool, ToolAnnotations};
 use serde_json::{Value, json};
 
-/// Every tool, in the order of the table.
+use crate::{addresses::LISTING_SERVICE, batch};
+
+/// Every service, in the order of the table.
 #[derive(Debug)]
 pub(crate) struct Tools(Vec<Row>);
+
+/// What a tool's name stands for.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Named<'t> {
+    /// A service.
+    One(&'t Row),
+    /// The same service on several qubes.
+    Batch(&'t Row, &'t Tool),
+}
 
 /// A service, and the tool that stands for it.
 #[derive(Debug)]
@@ -17,6 +28,8 @@ pub(crate) struct Row {
     pub(crate) spec: Spec,
     /// The tool as MCP lists it; named as the service, and not listed, where there is none.
     pub(crate) tool: Tool,
+    /// The tool that makes the same call on several qubes.
+    pub(crate) batch: Option<Tool>,
 }
 
 /// A catalogue that cannot be used.
@@ -50,12 +63,32 @@ impl Tools {
 
     /// The tools as MCP lists them.
     pub(crate) fn list(&self) -> Vec<Tool> {
-        self.0.iter().filter(|row| row.spec.tool.is_some()).map(|row| row.tool.clone()).collect()
+        let listed = |row: &Row| row.spec.tool.is_some().then(|| row.tool.clone());
+        self.0.iter().flat_map(|row| listed(row).into_iter().chain(row.batch.clone())).collect()
     }
 
-    /// The row of the tool with this name.
-    pub(crate) fn by_tool(&self, name: &str) -> Option<&Row> {
-        self.0.iter().find(|row| row.spec.tool.as_deref() == Some(name))
+    /// What the tool with this name stands for.
+    pub(crate) fn by_tool(&self, name: &str) -> Option<Named<'_>> {
+        self.0.iter().find_map(|row| match &row.batch {
+            _ if row.spec.tool.as_deref() == Some(name) => Some(Named::One(row)),
+            Some(tool) if tool.name == name => Some(Named::Batch(row, tool)),
+            Some(_) | None => None,
+        })
+    }
+
+    /// The row of a service, also of one that has no tool.
+    pub(crate) fn by_service(&self, name: &str) -> Option<&Row> {
+        self.0.iter().find(|row| row.spec.service == name)
+    }
+}
+
+impl Named<'_> {
+    /// The tool as MCP lists it.
+    pub(crate) fn tool(&self) -> &Tool {
+        match self {
+            Self::One(row) => &row.tool,
+            Self::Batch(_, tool) => tool,
+        }
     }
 }
 
@@ -74,6 +107,7 @@ impl Row {
             | Value::Array(_) => Err(CatalogueError::Schema(name.clone())),
         };
         let mut tool = Tool::new(name.clone(), spec.description.clone(), object(input)?);
+        tool.meta = hints(&spec, &output);
         tool.title = Some(spec.title.clone());
         tool.output_schema = Some(object(output)?);
         tool.annotations = Some(
@@ -83,13 +117,42 @@ impl Row {
                 .idempotent(spec.idempotent)
                 .open_world(spec.open_world),
         );
-        Ok(Self { spec, tool })
+        let batch = spec.batch.clone().map(|name| batch::derive(&tool, name));
+        Ok(Self { spec, tool, batch })
     }
 
     /// The schema of the tool's parameters.
     pub(crate) fn input(&self) -> &JsonObject {
         &self.tool.input_schema
     }
+}
+
+/// What Claude Code is told about a tool beyond MCP, as far as the row says it.
+fn hints(spec: &Spec, output: &Value) -> Option<MetaObject> {
+    /// The longest result that Claude Code takes into the conversation, in characters; what is
+    /// longer than its own limit goes into a file unless a tool says so.
+    const MOST_CHARS: u64 = 500_000;
+    let mut meta = JsonObject::new();
+    if !spec.bytes.is_empty() || holds_list(output) {
+        meta.insert("anthropic/maxResultSizeChars".into(), MOST_CHARS.into());
+    }
+    if spec.confirm {
+        meta.insert("anthropic/requiresUserInteraction".into(), true.into());
+    }
+    // Every session begins with it: no search for tools before.
+    if spec.service == LISTING_SERVICE {
+        meta.insert("anthropic/alwaysLoad".into(), true.into());
+    }
+    (!meta.is_empty()).then_some(MetaObject(meta))
+}
+
+/// Whether a field of the result is as long as there are things to tell.
+fn holds_list(output: &Value) -> bool {
+    let fields = output.get("properties").and_then(Value::as_object);
+    fields
+        .into_iter()
+        .flat_map(JsonObject::values)
+        .any(|field| field.get("type") == Some(&"array".into()))
 }
 
 /// Writes `"type": ["string", "null"]` as `anyOf`, which means the same and more clients know.
@@ -112,9 +175,37 @@ fn split_types(schema: &mut Value) {
 }
 
 #[cfg(test)]
+impl Tools {
+    /// The row of a tool.
+    pub(crate) fn row(&self, tool: &str) -> &Row {
+        match self.by_tool(tool) {
+            Some(Named::One(row) | Named::Batch(row, _)) => row,
+            None => panic!("there is no tool {tool}"),
+        }
+    }
+}
+
+#[cfg(test)]
 mod tests {
     use super::*;
     use crate::testing;
+
+    #[test]
+    fn what_clients_are_told_beyond_mcp_follows_from_the_row() {
+        let tools = testing::tools();
+        let meta = |tool| tools.row(tool).tool.meta.clone().map(|meta| Value::Object(meta.0));
+        assert_eq!(
+            meta("list_vms"),
+            Some(json!({"anthropic/alwaysLoad": true, "anthropic/maxResultSizeChars": 500_000}))
+        );
+        assert_eq!(meta("exec_in_vm"), Some(json!({"anthropic/maxResultSizeChars": 500_000})));
+        assert_eq!(meta("connect_tcp_policy"), None);
+        let spec = Spec { confirm: true, ..tools.row("connect_tcp_policy").spec.clone() };
+        assert_eq!(
+            hints(&spec, &json!({})).map(|meta| Value::Object(meta.0)),
+            Some(json!({"anthropic/requiresUserInteraction": true}))
+        );
+    }
 
     #[test]
     fn a_choice_of_types_is_told_in_the_form_that_most_clients_know() {

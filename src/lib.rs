@@ -6,8 +6,10 @@
 mod addresses;
 mod answer;
 mod arguments;
+mod batch;
 mod catalogue;
 mod cli;
+mod dom0;
 mod progress;
 mod qrexec;
 mod queue;

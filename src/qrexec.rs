@@ -15,7 +15,7 @@ use tokio_util::codec::Decoder;
 use crate::{
     arguments::{QubeName, Request},
     queue::{Place, Queue},
-    reply::{Reply, ReplyError, Step},
+    reply::{Receiver, ReplyError, Step},
 };
 
 /// How long a child may take to end once its answer is complete or broken.
@@ -98,10 +98,16 @@ pub(crate) enum CallError {
     Text(String),
 }
 
+impl From<Fault> for CallError {
+    fn from(fault: Fault) -> Self {
+        Self::Reply(ReplyError::Fault(fault))
+    }
+}
+
 impl CallError {
     /// A refusal, by whomever and for whatever reason.
     pub(crate) fn refused() -> Self {
-        Self::Reply(ReplyError::Fault(Fault::Refused {}))
+        Fault::Refused {}.into()
     }
 
     /// Whether this is a refusal.
@@ -139,7 +145,8 @@ impl Qrexec {
         Self { program, queue: Queue::new() }
     }
 
-    /// Makes a call when there is a place for it, and tells the news of it meanwhile.
+    /// Makes a call when there is a place for it, and tells the news of it meanwhile. What is
+    /// answered goes to `receiver`.
     ///
     /// Dropping the future ends the call: the child is killed, and dom0 sees the caller hang up.
     pub(crate) async fn call(
@@ -148,7 +155,8 @@ impl Qrexec {
         long: bool,
         request: Request,
         news: &watch::Sender<String>,
-    ) -> Result<Reply, CallError> {
+        receiver: &mut impl Receiver,
+    ) -> Result<(), CallError> {
         let place = self.queue.place(long).await;
         let mut child = self.start(address)?;
         let (Some(stdin), Some(stdout), Some(stderr)) =
@@ -157,7 +165,7 @@ impl Qrexec {
             return Err(CallError::Cut("no pipes".into()));
         };
         let mut sending = pin!(send(stdin, request));
-        let mut reading = pin!(read_reply(stdout, news));
+        let mut reading = pin!(read_reply(stdout, news, receiver));
         let mut listening = pin!(read_some(stderr));
         let mut said = None;
         let outcome = loop {
@@ -217,17 +225,18 @@ async fn send(mut stdin: ChildStdin, request: Request) {
 async fn read_reply(
     mut stdout: ChildStdout,
     news: &watch::Sender<String>,
-) -> Result<Reply, Broken> {
-    let (mut reply, mut codec, mut bytes) = (Reply::default(), FrameCodec, BytesMut::new());
+    receiver: &mut impl Receiver,
+) -> Result<(), Broken> {
+    let (mut codec, mut bytes) = (FrameCodec, BytesMut::new());
     let mut heard = false;
     loop {
         match codec.decode(&mut bytes) {
             Ok(Some(frame)) => {
                 heard = true;
-                match reply.take(&frame).map_err(Broken::Reply)? {
+                match receiver.take(&frame).map_err(Broken::Reply)? {
                     Step::More => {}
                     Step::News(line) => drop(news.send_replace(line)),
-                    Step::Complete => return Ok(reply),
+                    Step::Complete => return Ok(()),
                 }
             }
             Ok(None) => {

@@ -1,7 +1,15 @@
 //! The frames of an answer, put together. Bytes and frames only; knows neither MCP nor processes.
 
+use std::io;
+
 use contract::{Fault, Frame, Kind, limits};
 use serde::Deserialize;
+
+/// Takes the frames of an answer as they come.
+pub(crate) trait Receiver: Send {
+    /// Takes the next frame. An error ends the call.
+    fn take(&mut self, frame: &Frame) -> Result<Step, ReplyError>;
+}
 
 /// A complete answer.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -26,6 +34,9 @@ pub(crate) enum ReplyError {
     /// The final frame does not hold what it must.
     #[error("the answer is not JSON of the expected form")]
     Json(#[from] serde_json::Error),
+    /// What came could not be kept here.
+    #[error("cannot write {0} in the agent's own qube: {1}")]
+    Local(String, #[source] io::Error),
 }
 
 /// What a frame led to.
@@ -48,8 +59,14 @@ impl Reply {
     /// The most bytes of one stream that are kept: a whole answer, and a note of what was left out.
     const STREAM_BYTES: usize = 2 * 1024 * 1024 + limits::FRAME_BYTES;
 
-    /// Takes the next frame.
-    pub(crate) fn take(&mut self, frame: &Frame) -> Result<Step, ReplyError> {
+    /// The result as the service's own type.
+    pub(crate) fn parse<T: serde::de::DeserializeOwned>(&self) -> Result<T, ReplyError> {
+        Ok(serde_json::from_slice(&self.json)?)
+    }
+}
+
+impl Receiver for Reply {
+    fn take(&mut self, frame: &Frame) -> Result<Step, ReplyError> {
         match frame.kind {
             Kind::Stdout => append(&mut self.stdout, frame, Self::STREAM_BYTES),
             Kind::Stderr => append(&mut self.stderr, frame, Self::STREAM_BYTES),

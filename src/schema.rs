@@ -107,15 +107,36 @@ impl Walk<'_> {
         type_fits(schema, value, place)?;
         match value {
             Value::Number(number) => in_range(schema, number, place),
-            Value::Array(items) => match schema.get("items") {
-                Some(schema) => items
-                    .iter_mut()
-                    .enumerate()
-                    .try_for_each(|(at, item)| self.value(schema, item, &format!("{place}[{at}]"))),
-                None => Ok(()),
-            },
+            Value::Array(items) => self.array(schema, items, place),
             Value::Object(fields) => self.object(schema, fields, place),
             Value::Null | Value::Bool(_) | Value::String(_) => Ok(()),
+        }
+    }
+
+    fn array(&self, schema: &JsonObject, items: &mut [Value], place: &str) -> Result<(), Mismatch> {
+        let bound = |key: &str| schema.get(key).and_then(Value::as_u64);
+        let count = u64::try_from(items.len()).unwrap_or(u64::MAX);
+        let counted = |expected| Err(wrong_count(place, expected, count));
+        if let Some(least) = bound("minItems").filter(|least| count < *least) {
+            return counted(format!("an array of at least {least}"));
+        }
+        if let Some(most) = bound("maxItems").filter(|most| count > *most) {
+            return counted(format!("an array of at most {most}"));
+        }
+        if schema.get("uniqueItems") == Some(&Value::Bool(true))
+            && let Some((_, item)) = items
+                .iter()
+                .enumerate()
+                .find(|(at, item)| items.iter().take(*at).any(|other| other == *item))
+        {
+            return Err(wrong(place, "an array that holds nothing twice".into(), item));
+        }
+        match schema.get("items") {
+            Some(schema) => items
+                .iter_mut()
+                .enumerate()
+                .try_for_each(|(at, item)| self.value(schema, item, &format!("{place}[{at}]"))),
+            None => Ok(()),
         }
     }
 
@@ -254,6 +275,10 @@ fn below(one: &Number, other: &Number) -> bool {
     }
 }
 
+fn wrong_count(place: &str, expected: String, count: u64) -> Mismatch {
+    Mismatch::Wrong { place: place.into(), expected, found: format!("one of {count}") }
+}
+
 fn wrong(place: &str, expected: String, value: &Value) -> Mismatch {
     /// The longest value that is repeated to the caller, in bytes.
     const SHOWN_BYTES: usize = 80;
@@ -288,6 +313,8 @@ mod tests {
                     "required": ["old"],
                     "additionalProperties": false
                 }},
+                "names": {"type": "array", "items": {"type": "string"}, "minItems": 1,
+                    "maxItems": 2, "uniqueItems": true},
                 "force": {"type": "boolean"}
             },
             "required": ["vm_name"],
@@ -348,7 +375,8 @@ mod tests {
     fn an_unknown_argument_is_named_beside_the_known_ones() {
         assert_eq!(
             complaint(json!({"vm_name": "work", "cmd": "id"})),
-            "unknown argument \"cmd\"; known are: action, force, kind, mode, parts, port, vm_name"
+            "unknown argument \"cmd\"; known are: action, force, kind, mode, names, parts, port, \
+             vm_name"
         );
     }
 
@@ -393,6 +421,22 @@ mod tests {
             (
                 json!({"vm_name": "w", "port": 65536}),
                 r#"argument "port" must be at most 65535, not 65536"#,
+            ),
+            (
+                json!({"vm_name": "w", "names": []}),
+                r#"argument "names" must be an array of at least 1, not one of 0"#,
+            ),
+            (
+                json!({"vm_name": "w", "names": ["a", "b", "c"]}),
+                r#"argument "names" must be an array of at most 2, not one of 3"#,
+            ),
+            (
+                json!({"vm_name": "w", "names": ["a", "a"]}),
+                r#"argument "names" must be an array that holds nothing twice, not "a""#,
+            ),
+            (
+                json!({"vm_name": "w", "names": ["a", 1]}),
+                r#"argument "names[1]" must be a string, not 1"#,
             ),
             (json!({"vm_name": "w", "port": -1}), r#"argument "port" must be at least 0, not -1"#),
         ] {

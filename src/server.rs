@@ -13,13 +13,13 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    addresses::{Addresses, Known, LISTING_SERVICE},
     answer,
-    arguments::{Call, Request},
-    catalogue::{Row, Tools},
+    arguments::Call,
+    batch,
+    catalogue::{Named, Tools},
+    dom0::Dom0,
     progress,
-    qrexec::{Address, CallError, Qrexec},
-    reply::{Reply, ReplyError},
+    qrexec::{CallError, Qrexec},
 };
 
 /// What the model reads about the server as a whole, below 2 KiB, key words first.
@@ -49,8 +49,7 @@ const TOOLS_TTL_MS: u64 = 3_600_000;
 pub(crate) struct Server {
     tools: Tools,
     config: ServerConfig,
-    qrexec: Qrexec,
-    addresses: Addresses,
+    dom0: Dom0,
     hung_up: CancellationToken,
 }
 
@@ -64,13 +63,7 @@ impl Server {
                 "Manages the qubes of this Qubes OS machine that its operator allows.",
             );
         config.instructions = Some(INSTRUCTIONS.into());
-        Self {
-            tools,
-            config,
-            qrexec,
-            addresses: Addresses::default(),
-            hung_up: CancellationToken::new(),
-        }
+        Self { tools, config, dom0: Dom0::new(qrexec), hung_up: CancellationToken::new() }
     }
 
     /// Ends every call once it is cancelled: the client has hung up.
@@ -80,62 +73,39 @@ impl Server {
 
     async fn call(
         &self,
-        row: &Row,
+        named: Named<'_>,
         arguments: JsonObject,
         context: &RequestContext<RoleServer>,
     ) -> CallToolResult {
-        let call = match Call::parse(row, arguments) {
-            Ok(call) => call,
-            Err(fault) => return answer::render_fault(&fault),
-        };
         let (news, receiver) = watch::channel(String::new());
         let work = async move {
             // The sender goes away with the work, and that ends the reports.
             let news = news;
-            let reply = self.forward(row, call, &news).await?;
-            if row.spec.service == LISTING_SERVICE {
-                self.addresses.remember(&reply);
-            }
-            answer::render_reply(&row.spec, reply)
+            self.run(named, arguments, &news).await
         };
         let (result, ()) = tokio::join!(work, progress::report(context, receiver));
-        result.unwrap_or_else(|error| answer::render_error(&error))
-    }
-
-    async fn forward(
-        &self,
-        row: &Row,
-        call: Call,
-        news: &watch::Sender<String>,
-    ) -> Result<Reply, CallError> {
-        let (service, long) = (row.spec.service.as_str(), row.spec.long);
-        let Some(qube) = call.qube else {
-            return self.qrexec.call(&Address::scope(service), long, call.request, news).await;
-        };
-        let send = async |way, request| {
-            let address = Address::qube(service, &qube, way);
-            self.qrexec.call(&address, long, request, news).await
-        };
-        let known = self.addresses.find(&qube, self.list()).await;
-        let (Known::Now(way) | Known::Before(way)) = known;
-        let outcome = send(way, call.request.clone()).await;
-        match (known, outcome) {
-            (Known::Before(way), Err(error)) if error.is_refusal() => {
-                // The qube may have been listed or tagged anew since.
-                match self.addresses.find_anew(&qube, self.list()).await {
-                    now if now == way => Err(error),
-                    now => send(now, call.request).await,
-                }
-            }
-            (_, outcome) => outcome,
+        match result {
+            Ok(object) => answer::render_object(object),
+            Err(error) => answer::render_error(&error),
         }
     }
 
-    /// Lists the qubes, to learn how each is named.
-    async fn list(&self) -> Result<Reply, CallError> {
-        let request = Request::new(JsonObject::new(), Vec::new()).map_err(ReplyError::Fault)?;
-        let (news, _nobody) = watch::channel(String::new());
-        self.qrexec.call(&Address::scope(LISTING_SERVICE), false, request, &news).await
+    async fn run(
+        &self,
+        named: Named<'_>,
+        arguments: JsonObject,
+        news: &watch::Sender<String>,
+    ) -> Result<JsonObject, CallError> {
+        match named {
+            Named::One(row) => {
+                let call = Call::parse(row, arguments)?;
+                answer::render_reply(&row.spec, self.dom0.call(row, call, news).await?)
+            }
+            Named::Batch(row, tool) => {
+                let calls = Call::parse_batch(row, &tool.input_schema, arguments)?;
+                Ok(batch::run(&self.dom0, row, calls, news).await)
+            }
+        }
     }
 }
 
@@ -145,7 +115,7 @@ impl ServerHandler for Server {
     }
 
     fn get_tool(&self, name: &str) -> Option<Tool> {
-        self.tools.by_tool(name).map(|row| row.tool.clone())
+        self.tools.by_tool(name).map(|named| named.tool().clone())
     }
 
     async fn list_tools(
@@ -164,7 +134,7 @@ impl ServerHandler for Server {
         request: CallToolRequestParams,
         context: RequestContext<RoleServer>,
     ) -> Result<CallToolResponse, ErrorData> {
-        let Some(row) = self.tools.by_tool(&request.name) else {
+        let Some(named) = self.tools.by_tool(&request.name) else {
             let message = format!("there is no tool {:?}", request.name);
             return Err(ErrorData::invalid_params(message, None));
         };
@@ -175,7 +145,7 @@ impl ServerHandler for Server {
             () = self.hung_up.cancelled() => {
                 Err(ErrorData::internal_error("the input ended before the call was done", None))
             }
-            result = self.call(row, arguments, &context) => Ok(result.into()),
+            result = self.call(named, arguments, &context) => Ok(result.into()),
         }
     }
 }

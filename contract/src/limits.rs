@@ -79,6 +79,10 @@ pub const IDLE: Duration = Duration::from_secs(60);
 pub const CALLS_IN_FLIGHT: usize = 8;
 /// Of these, the calls that may take longer than a second.
 pub const LONG_CALLS_IN_FLIGHT: usize = 6;
+/// The qubes that one call of a tool for several names at most.
+pub const BATCH_QUBES: usize = 32;
+/// The qubes of such a call that are worked on at once, so that other calls find a place.
+pub const BATCH_AT_ONCE: usize = 4;
 /// Calls of one agent that dom0 works on at once; further ones get `Busy`.
 pub const CALLS_PER_AGENT: usize = 64;
 /// Connections of one agent that dom0 holds at once; further ones are closed without an answer, so

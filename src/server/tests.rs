@@ -21,7 +21,7 @@ use tokio::{
 };
 
 use super::*;
-use crate::{stdio, testing::FakeQrexec};
+use crate::{arguments::Request, qrexec::Address, reply::Reply, stdio, testing::FakeQrexec};
 
 type Client = RunningService<RoleClient, Listener>;
 
@@ -151,6 +151,7 @@ async fn the_tools_are_those_of_the_table_in_its_order() {
                     [
                         "list_vms",
                         "exec_in_vm",
+                        "exec_in_vms",
                         "read_file_in_vm",
                         "write_file_in_vm",
                         "connect_tcp_policy"
@@ -375,7 +376,9 @@ async fn a_missing_program_is_told_with_the_place_where_it_was_sought() {
                 let (news, _nobody) = watch::channel(String::new());
                 let request = Request::new(JsonObject::new(), Vec::new()).unwrap();
                 let address = Address::scope("VmList");
-                qrexec.call(&address, false, request, &news).await.unwrap_err().to_string()
+                let mut reply = Reply::default();
+                let outcome = qrexec.call(&address, false, request, &news, &mut reply).await;
+                outcome.unwrap_err().to_string()
             };
             let told = call("/nowhere/qrexec-client-vm").await;
             assert!(told.starts_with("cannot start /nowhere/qrexec-client-vm (every"), "{told}");
@@ -531,6 +534,52 @@ async fn at_most_eight_calls_are_on_qrexec_and_all_are_answered_without_mix_up()
             assert!(most <= Some(8), "{most:?}");
             assert_eq!(counts.lines().count(), 64);
             session.close().await;
+        })
+        .await;
+}
+
+#[tokio::test]
+async fn one_call_on_several_qubes_has_a_result_for_each_in_the_order_asked() {
+    LocalSet::new()
+        .run_until(async {
+            for era in eras() {
+                let fake = fake();
+                // The first answers last.
+                fake.frames("first", &[(Kind::Result, b"{\"exit_code\":1}")]);
+                fake.script(
+                    "dom0",
+                    "VmExec+work",
+                    "until grep -q ai-1 \"$dir/calls\"; do :; done; cat \"$dir/first\"",
+                );
+                fake.answer(
+                    "ai-1",
+                    "VmExec+",
+                    &[
+                        (Kind::Progress, br#"{"message":"line 1"}"#),
+                        (Kind::Stdout, b"x"),
+                        (Kind::Result, b"{\"exit_code\":2}"),
+                    ],
+                );
+                let session = Session::open(&fake, era).await;
+                let arguments = json!({"vm_names": ["work", "vault", "ai-1"], "command": "id"});
+                assert_eq!(
+                    value(session.call("exec_in_vms", arguments).await),
+                    json!({"failed": 1, "results": [
+                        {"vm_name": "work", "ok": true,
+                            "result": {"exit_code": 1, "stdout": "", "stderr": ""}},
+                        {"vm_name": "vault", "ok": false, "error": "request refused"},
+                        {"vm_name": "ai-1", "ok": true,
+                            "result": {"exit_code": 2, "stdout": "x", "stderr": ""}},
+                    ]})
+                );
+                let arguments = json!({"vm_names": ["work", "work"], "command": "id"});
+                let told = session.call("exec_in_vms", arguments).await;
+                assert!(error(&told).contains("holds nothing twice"));
+                let arguments = json!({"vm_names": [], "command": "id"});
+                let told = session.call("exec_in_vms", arguments).await;
+                assert!(error(&told).contains("at least 1"));
+                session.close().await;
+            }
         })
         .await;
 }
