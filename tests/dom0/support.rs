@@ -235,7 +235,8 @@ pub(crate) fn write_mode(path: &std::path::Path, text: &str, mode: u32) {
     fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
 }
 
-const QUBES: [(&str, &str, &str); 6] = [
+/// The qubes: name, class, UUID.
+pub(crate) const QUBES: [(&str, &str, &str); 6] = [
     ("salt-bridge", "AppVM", "00000000-0000-4000-8000-000000000001"),
     ("work", "AppVM", "00000000-0000-4000-8000-000000000002"),
     ("dev", "AppVM", "00000000-0000-4000-8000-000000000003"),
@@ -302,6 +303,7 @@ impl Qubesd {
                  provides_network default=True type=bool False\n"
                 .into(),
             "admin.vm.property.Get" if argument == "guivm" => "default=True type=vm dom0".into(),
+            "admin.vm.feature.Get" if argument == "tag-created-vm-with" => "ai-managed".into(),
             "admin.vm.firewall.Get" => self.rules.borrow().clone(),
             "admin.vm.firewall.Set" if self.forgets.get() => String::new(),
             "admin.vm.firewall.Set" => {
