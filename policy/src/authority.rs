@@ -7,7 +7,7 @@ use contract::Power;
 
 use crate::{
     powers::{Consent, Powers},
-    scope::DUMP_TAG,
+    tier::{DUMP_TAG, SANDBOX_TAG, SandboxRules, Tier},
     until::Until,
 };
 
@@ -108,6 +108,12 @@ pub enum Reason {
     /// The qube carries no tag that grants the power.
     #[error("the qube carries no tag that grants the power")]
     TagMissing,
+    /// The tier of the qube does not give the power.
+    #[error("the qube's tier does not give the power")]
+    TierTooLow,
+    /// The caller's block has no line for the tag `ai-managed`.
+    #[error("the caller has no sandbox")]
+    NoSandbox,
     /// The qube carries `ai-dump`.
     #[error("the qube carries ai-dump")]
     Dump,
@@ -124,6 +130,9 @@ pub struct Claim {
     pub(crate) target: QubeName,
     pub(crate) power: Power,
     pub(crate) grounds: Grounds,
+    pub(crate) rules: SandboxRules,
+    /// The qube's only part is that files are copied into it.
+    pub(crate) copied_into: bool,
 }
 
 /// What a claim rests on.
@@ -153,8 +162,11 @@ impl Claim {
     pub fn wanted_tags(&self) -> Vec<Tag> {
         let Grounds::Tags(tags) = &self.grounds else { return Vec::new() };
         let mut wanted: Vec<Tag> = tags.iter().map(|(tag, ..)| tag.clone()).collect();
-        wanted.extend(Tag::parse(DUMP_TAG));
+        let tiers = Tier::TAGGED.into_iter().filter_map(Tier::tag);
+        wanted.extend(tiers.chain([DUMP_TAG]).filter_map(|tag| Tag::parse(tag).ok()));
         wanted.extend(Tag::parse(&created_by(&self.agent)));
+        wanted.sort();
+        wanted.dedup();
         wanted
     }
 
@@ -195,24 +207,67 @@ impl Claim {
             Grounds::Tags(tags) => tags,
         };
         let carries = |name: &str| live.tags.iter().any(|tag| tag.as_str() == name);
-        if carries(DUMP_TAG) {
+        let dump = carries(DUMP_TAG);
+        if dump && (!self.copied_into || carries(SANDBOX_TAG)) {
             return Err(Reason::Dump);
         }
         if live.class == Class::DispVm && !carries(&created_by(&self.agent)) {
             return Err(Reason::ForeignDisposable);
         }
+        let tier = Tier::of(&live.tags).unwrap_or(self.rules.default_tier);
         let mut held = Powers::default();
         let mut last = None;
-        for (_, powers, until) in granting.iter().filter(|(tag, ..)| carries(tag.as_str())) {
-            held.merge(powers);
-            if powers.holds(self.power) {
+        for (tag, powers, until) in granting {
+            let given = match (tag.as_str() == SANDBOX_TAG, dump, carries(tag.as_str())) {
+                (true, true, _) => powers.only(Power::Files),
+                (true, false, true) => powers.within(tier),
+                (false, false, true) => powers.clone(),
+                (_, false, false) | (false, true, _) => continue,
+            };
+            held.merge(&given);
+            if given.holds(self.power) {
                 // Of two grants the one that lasts longer decides.
                 last = last.map_or(Some(*until), |last: Option<Until>| {
                     Some(last.zip(*until).map(|(last, until)| last.max(until)))
                 });
             }
         }
-        last.map(|until| (held, until)).ok_or(Reason::TagMissing)
+        let lifted = |(tag, powers, _): &(Tag, Powers, Option<Until>)| {
+            tag.as_str() == SANDBOX_TAG && carries(SANDBOX_TAG) && powers.holds(self.power)
+        };
+        let managed = granting.iter().any(lifted);
+        let missing = if managed { Reason::TierTooLow } else { Reason::TagMissing };
+        last.map(|until| (held, until)).ok_or(missing)
+    }
+}
+
+/// The authority of an agent to make qubes in its sandbox.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Birth {
+    pub(crate) agent: QubeName,
+    pub(crate) powers: Powers,
+    pub(crate) until: Option<Until>,
+}
+
+impl Birth {
+    /// The agent in whose name the qube is made.
+    pub const fn agent(&self) -> &QubeName {
+        &self.agent
+    }
+
+    /// Whether the operator's line for the sandbox holds this power.
+    pub fn holds(&self, power: Power) -> bool {
+        self.powers.holds(power)
+    }
+
+    /// When the grant ends; none when it does not end by itself.
+    pub const fn until(&self) -> Option<Until> {
+        self.until
+    }
+
+    /// The tag by which a disposable is known as this agent's own.
+    pub fn own_disposable_tag(&self) -> String {
+        created_by(&self.agent)
     }
 }
 

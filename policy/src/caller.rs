@@ -6,9 +6,10 @@ use admin_api::{QubeName, Tag};
 use contract::Power;
 
 use crate::{
-    authority::{Address, Claim, Grounds, Live, ManagedQube, Reason, Refused},
+    authority::{Address, Birth, Claim, Grounds, Live, ManagedQube, Reason, Refused},
     powers::{Consent, Powers},
     scope::{Block, Grant, Scope, Target},
+    tier::SandboxRules,
     until::Until,
 };
 
@@ -18,7 +19,8 @@ impl Scope {
     /// # Errors
     /// The caller has no block.
     pub fn caller(&self, source: &QubeName) -> Result<Caller<'_>, Refused> {
-        self.block(source).map(|block| Caller { block }).ok_or(Refused(Reason::NotAnAgent))
+        let rules = self.rules();
+        self.block(source).map(|block| Caller { block, rules }).ok_or(Refused(Reason::NotAnAgent))
     }
 }
 
@@ -26,6 +28,7 @@ impl Scope {
 #[derive(Clone, Copy, Debug)]
 pub struct Caller<'a> {
     block: &'a Block,
+    rules: SandboxRules,
 }
 
 impl<'a> Caller<'a> {
@@ -77,6 +80,43 @@ impl<'a> Caller<'a> {
         now: SystemTime,
     ) -> Result<(Claim, Claim), Refused> {
         Ok((self.claim_in_text(source, power, now)?, self.claim_in_text(target, power, now)?))
+    }
+
+    /// A qube named in the request's text into which files are copied, and to which nothing else
+    /// is done: it may carry `ai-dump` instead of `ai-managed`.
+    ///
+    /// # Errors
+    /// The caller has no such authority now.
+    pub fn claim_to_copy_into(&self, target: &QubeName, now: SystemTime) -> Result<Claim, Refused> {
+        let claim = self.claim_in_text(target, Power::Files, now)?;
+        Ok(Claim { copied_into: self.rules.dump, ..claim })
+    }
+
+    /// Two qubes named in the request's text: files are copied from the one into the other.
+    ///
+    /// # Errors
+    /// The caller lacks this authority over either qube now.
+    pub fn pair_to_copy(
+        &self,
+        source: &QubeName,
+        target: &QubeName,
+        now: SystemTime,
+    ) -> Result<(Claim, Claim), Refused> {
+        let from = self.claim_in_text(source, Power::Files, now)?;
+        Ok((from, self.claim_to_copy_into(target, now)?))
+    }
+
+    /// The authority to make qubes in the sandbox.
+    ///
+    /// # Errors
+    /// The caller has no sandbox, or may not shape it now.
+    pub fn birth(&self, now: SystemTime) -> Result<Birth, Refused> {
+        let grant = self.block.running(now).find(|grant| grant.target.is_sandbox());
+        let grant = grant.ok_or(Refused(Reason::NoSandbox))?;
+        if !grant.powers.holds(Power::Shape) {
+            return Err(Refused(Reason::PowerMissing));
+        }
+        Ok(Birth { agent: self.agent().clone(), powers: grant.powers.clone(), until: grant.until })
     }
 
     /// Whether a service without a qube of its own may be called, and whether qrexec asks first:
@@ -133,7 +173,8 @@ impl<'a> Caller<'a> {
         asked: Asked,
     ) -> Result<Claim, Refused> {
         let grounds = self.grounds(address, target, power, now, asked).map_err(Refused)?;
-        Ok(Claim { agent: self.agent().clone(), target: target.clone(), power, grounds })
+        let (agent, target) = (self.agent().clone(), target.clone());
+        Ok(Claim { agent, target, power, grounds, rules: self.rules, copied_into: false })
     }
 
     fn grounds(
@@ -200,6 +241,7 @@ enum Asked {
 mod tests {
     use super::*;
     use crate::authority::{Class, DOM0_UUID};
+    use crate::tier::Tier;
     use admin_api::Uuid;
 
     const SCOPE: &str = "\
@@ -427,8 +469,83 @@ vault see:ask
         let caller = scope.caller(&name("salt-bridge")).unwrap();
         let claim = caller.claim(Address::Target, &name("x"), Power::See, later()).unwrap();
         let wanted: Vec<String> = claim.wanted_tags().iter().map(ToString::to_string).collect();
-        assert_eq!(wanted, ["ai-managed", "ai-exec", "ai-dump", "disp-created-by-salt-bridge"]);
+        let tags = ["ai-dump", "ai-exec", "ai-full", "ai-managed", "ai-net"];
+        assert_eq!(wanted[..5], tags);
+        assert_eq!(wanted[5..], ["disp-created-by-salt-bridge"]);
         let claim = caller.claim(Address::Argument, &name("work"), Power::See, now()).unwrap();
         assert!(claim.wanted_tags().is_empty());
+    }
+
+    /// What becomes of a call of the only agent of a scope, under these rules.
+    fn tiered(tier: Tier, line: &str, tags: &[&str], power: Power) -> Result<String, Reason> {
+        let scope = Scope::parse(&format!("@agent a\n{line}\n")).unwrap();
+        let scope = scope.under(SandboxRules { default_tier: tier, dump: true });
+        let caller = scope.caller(&name("a")).unwrap();
+        let qube = live("ai-x", "AppVM", tags);
+        let claim = caller.claim(Address::Target, &qube.name.clone(), power, now());
+        let qube = claim.and_then(|claim| claim.manage(qube)).map_err(Refused::reason)?;
+        Ok(qube.powers().iter().map(|(power, _)| power.as_str()).collect::<Vec<_>>().join(","))
+    }
+
+    #[test]
+    fn a_tier_gives_what_its_tag_says_and_never_more_than_the_line() {
+        let line = "@tag:ai-managed";
+        let all = "see,lifecycle,exec,root,files,net,shape";
+        let (full, see) = (Tier::Full, Tier::See);
+        for (tier, tags, expected) in [
+            (full, &["ai-managed"][..], all),
+            (see, &["ai-managed"], "see"),
+            (full, &["ai-managed", "ai-exec"], "see,exec,root,files"),
+            (see, &["ai-managed", "ai-net"], "see,exec,root,files,net"),
+            (see, &["ai-managed", "ai-full"], all),
+        ] {
+            assert_eq!(tiered(tier, line, tags, Power::See).as_deref(), Ok(expected), "{tags:?}");
+        }
+        let tags = &["ai-managed", "ai-full"];
+        let some = "@tag:ai-managed see,net,shape";
+        assert_eq!(tiered(see, some, tags, Power::Net).as_deref(), Ok("see,net,shape"));
+        assert_eq!(tiered(see, some, tags, Power::Exec), Err(Reason::NoTagGrant));
+        assert_eq!(tiered(see, line, &["ai-full"], Power::See), Err(Reason::TagMissing));
+        let low = &["ai-managed", "ai-exec"];
+        assert_eq!(tiered(full, line, low, Power::Lifecycle), Err(Reason::TierTooLow));
+    }
+
+    #[test]
+    fn into_a_dump_files_are_copied_and_nothing_else_is_done() {
+        let rules = SandboxRules::default();
+        let scope = Scope::parse("@agent a\n@tag:ai-managed\nlisted\n").unwrap().under(rules);
+        let outcome = |scope: &Scope, tags: &[&str], copy: bool| {
+            let (caller, qube) = (scope.caller(&name("a")).unwrap(), live("x", "AppVM", tags));
+            let claim = if copy {
+                caller.pair_to_copy(&name("listed"), &qube.name, now()).map(|(_, into)| into)
+            } else {
+                caller.claim_in_text(&qube.name, Power::Files, now())
+            };
+            claim.and_then(|claim| claim.manage(qube)).map_err(Refused::reason)
+        };
+        let into = outcome(&scope, &["ai-dump"], true).unwrap();
+        assert_eq!(into.powers(), [(Power::Files, false)]);
+        assert_eq!(outcome(&scope, &["ai-dump"], false), Err(Reason::Dump));
+        let both = &["ai-dump", "ai-managed", "ai-full"];
+        assert_eq!(outcome(&scope, both, true), Err(Reason::Dump));
+        assert_eq!(outcome(&scope, both, false), Err(Reason::Dump));
+        assert_eq!(outcome(&scope, &[], true), Err(Reason::TagMissing));
+        let closed = scope.under(SandboxRules { dump: false, ..rules });
+        assert_eq!(outcome(&closed, &["ai-dump"], true), Err(Reason::Dump));
+    }
+
+    #[test]
+    fn qubes_are_born_in_a_sandbox_that_may_be_shaped_and_nowhere_else() {
+        for (lines, expected) in [
+            ("@tag:ai-managed", Ok(())),
+            ("@tag:ai-managed see,shape", Ok(())),
+            ("@tag:ai-managed see", Err(Reason::PowerMissing)),
+            ("@tag:other shape\nwork shape", Err(Reason::NoSandbox)),
+            ("@tag:ai-managed until=2026-12-01T17:00:00Z", Err(Reason::NoSandbox)),
+        ] {
+            let scope = Scope::parse(&format!("@agent a\n{lines}\n")).unwrap();
+            let birth = scope.caller(&name("a")).unwrap().birth(now());
+            assert_eq!(birth.map(drop).map_err(Refused::reason), expected, "{lines}");
+        }
     }
 }

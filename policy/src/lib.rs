@@ -9,12 +9,14 @@ pub mod powers;
 pub mod render;
 pub mod scope;
 pub mod tcp;
+pub mod tier;
 pub mod until;
 
-pub use authority::{Address, Claim, Class, Live, ManagedQube, Reason, Refused};
+pub use authority::{Address, Birth, Claim, Class, Live, ManagedQube, Reason, Refused};
 pub use caller::Caller;
 pub use powers::{Consent, Powers, PowersError};
 pub use render::{ServiceLine, render_deny_all, render_policy};
 pub use scope::{Block, Grant, LineError, Scope, ScopeError, Target};
 pub use tcp::{TcpRule, TcpRules, TcpRulesError};
+pub use tier::{SandboxRules, Tier};
 pub use until::{Until, UntilError};

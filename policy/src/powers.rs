@@ -4,6 +4,8 @@ use std::{collections::BTreeMap, fmt, str::FromStr};
 
 use contract::Power;
 
+use crate::tier::Tier;
+
 /// How a power is held.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Consent {
@@ -37,6 +39,21 @@ impl Powers {
     /// What a bare name grants: [`Power::BARE`], all standing.
     pub fn bare() -> Self {
         Self(Power::BARE.into_iter().map(|power| (power, Consent::Standing)).collect())
+    }
+
+    /// Every power there is, all standing.
+    pub fn all() -> Self {
+        Self(Power::ALL.into_iter().map(|power| (power, Consent::Standing)).collect())
+    }
+
+    /// Those of them that a tier gives.
+    pub(crate) fn within(&self, tier: Tier) -> Self {
+        Self(self.iter().filter(|(power, _)| tier.gives(*power)).collect())
+    }
+
+    /// This one of them, if it is among them.
+    pub(crate) fn only(&self, wanted: Power) -> Self {
+        Self(self.iter().filter(|(power, _)| *power == wanted).collect())
     }
 
     /// Reads `see,files:ask`.

@@ -8,6 +8,7 @@ use contract::{Aim, Power, SERVICE_PREFIX};
 use crate::{
     powers::{Consent, Powers},
     scope::{Block, Scope, Target},
+    tier::{DUMP_TAG, SANDBOX_TAG, Tier},
 };
 
 const HEADER: &str = "\
@@ -32,7 +33,7 @@ pub fn render_policy(scope: &Scope, services: &[ServiceLine<'_>], now: SystemTim
     for block in scope.blocks() {
         // Writing to a String cannot fail.
         let _ = writeln!(text, "\n# {}", block.agent());
-        for line in block_lines(block, services, now) {
+        for line in block_lines(block, services, scope.rules().default_tier, now) {
             text.push_str(&line);
             text.push('\n');
         }
@@ -58,7 +59,12 @@ fn push_denials(text: &mut String, services: &[ServiceLine<'_>]) {
     }
 }
 
-fn block_lines(block: &Block, services: &[ServiceLine<'_>], now: SystemTime) -> Vec<String> {
+fn block_lines(
+    block: &Block,
+    services: &[ServiceLine<'_>],
+    default_tier: Tier,
+    now: SystemTime,
+) -> Vec<String> {
     let (mut listed, mut tags) = (Vec::new(), Vec::new());
     for grant in block.running(now) {
         match &grant.target {
@@ -66,6 +72,8 @@ fn block_lines(block: &Block, services: &[ServiceLine<'_>], now: SystemTime) -> 
             Target::Tag(tag) => tags.push((tag, &grant.powers)),
         }
     }
+    // Lines by tier deny as well, so what other tags grant comes before them.
+    tags.sort_by_key(|(tag, _)| tag.as_str() == SANDBOX_TAG);
     let mut lines = scope_wide_lines(block, services, now);
     for (name, powers) in listed {
         lines.extend(listed_lines(block.agent(), name, powers, services));
@@ -82,7 +90,11 @@ fn block_lines(block: &Block, services: &[ServiceLine<'_>], now: SystemTime) -> 
         lines.push("# Tagged qubes are a target".into());
     }
     for (tag, powers) in tags {
-        lines.extend(tag_lines(block.agent(), tag, powers, &by_tag));
+        if tag.as_str() == SANDBOX_TAG {
+            lines.extend(tier_lines(block.agent(), powers, default_tier, &by_tag));
+        } else {
+            lines.extend(tag_lines(block.agent(), tag, powers, &by_tag));
+        }
     }
     lines
 }
@@ -133,15 +145,49 @@ fn tag_lines(
         .collect()
 }
 
-/// dom0, the agent, and its listed qubes, ended ones too, are no targets, whatever tags they carry.
+/// The qubes of the sandbox, by tier. Where no tag changes the answer one line says it. A line
+/// for a tier's tag cannot ask for `ai-managed` as well: the daemon does.
+fn tier_lines(
+    agent: &QubeName,
+    powers: &Powers,
+    default_tier: Tier,
+    services: &[ServiceLine<'_>],
+) -> Vec<String> {
+    let mut lines = Vec::new();
+    for service in services.iter().filter(|service| powers.holds(service.power)) {
+        let mut tags: Vec<(&str, bool)> = Tier::TAGGED
+            .into_iter()
+            .filter_map(|tier| Some((tier.tag()?, tier.gives(service.power))))
+            .collect();
+        let by_default = default_tier.gives(service.power);
+        if by_default && tags.iter().all(|(_, gives)| *gives) {
+            tags.clear();
+        }
+        tags.push((SANDBOX_TAG, by_default));
+        // What nothing allowed follows is denied by the last lines of the file.
+        while tags.last().is_some_and(|(_, gives)| !gives) {
+            tags.pop();
+        }
+        lines.extend(tags.into_iter().map(|(tag, gives)| {
+            let action = if gives { "allow target=@adminvm" } else { "deny notify=no" };
+            format!("{SERVICE_PREFIX}{} + {agent} @tag:{tag} {action}", service.name)
+        }));
+    }
+    lines
+}
+
+/// dom0, the agent, its listed qubes, ended ones too, and qubes that take nothing but copies are no
+/// targets, whatever other tags they carry.
 fn untaggable_lines(block: &Block, services: &[ServiceLine<'_>]) -> Vec<String> {
     let listed = block.grants().iter().filter_map(|grant| match &grant.target {
         Target::Qube(name) => Some(name.as_str()),
         Target::Tag(_) => None,
     });
+    let dump = format!("@tag:{DUMP_TAG}");
     ["@adminvm", block.agent().as_str()]
         .into_iter()
         .chain(listed)
+        .chain([dump.as_str()])
         .flat_map(|name| services.iter().map(move |service| (name, service)))
         .map(|(name, service)| {
             format!("{SERVICE_PREFIX}{} + {} {name} deny notify=no", service.name, block.agent())

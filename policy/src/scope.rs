@@ -9,15 +9,17 @@ use contract::limits::SCOPE_BYTES;
 
 pub use error::{LineError, ScopeError};
 
-use crate::{powers::Powers, until::Until};
-
-/// The tag of qubes into which files may be copied and to which nothing else may be done.
-pub(crate) const DUMP_TAG: &str = "ai-dump";
+use crate::{
+    powers::Powers,
+    tier::{DUMP_TAG, SANDBOX_TAG, SandboxRules},
+    until::Until,
+};
 
 /// All that the operator granted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Scope {
     blocks: Vec<Block>,
+    rules: SandboxRules,
 }
 
 /// What one agent was granted.
@@ -56,7 +58,7 @@ impl Scope {
         if text.len() > SCOPE_BYTES {
             return Err(ScopeError::TooLarge);
         }
-        let mut scope = Self { blocks: Vec::new() };
+        let mut scope = Self { blocks: Vec::new(), rules: SandboxRules::default() };
         for (place, line) in text.lines().enumerate() {
             let statement = line.split_once('#').map_or(line, |(statement, _)| statement);
             let mut words = statement.split_ascii_whitespace();
@@ -85,7 +87,18 @@ impl Scope {
 
     /// A scope of this one block.
     pub fn of(block: Block) -> Self {
-        Self { blocks: vec![block] }
+        Self { blocks: vec![block], rules: SandboxRules::default() }
+    }
+
+    /// The same scope under the operator's rules for tags, which stand in another file.
+    #[must_use]
+    pub fn under(self, rules: SandboxRules) -> Self {
+        Self { rules, ..self }
+    }
+
+    /// The rules for tags.
+    pub const fn rules(&self) -> SandboxRules {
+        self.rules
     }
 
     /// Adds a block below the others.
@@ -212,7 +225,8 @@ impl Grant {
                 Some(_) | None => return Err(LineError::Surplus { word: word.into() }),
             }
         }
-        Ok(Self { target, powers: powers.unwrap_or_else(Powers::bare), until })
+        let powers = powers.unwrap_or_else(|| target.bare());
+        Ok(Self { target, powers, until })
     }
 
     /// Whether the grant has ended.
@@ -226,7 +240,7 @@ impl Grant {
             Target::Qube(name) => name.to_string(),
             Target::Tag(tag) => format!("@tag:{tag}"),
         };
-        if self.powers != Powers::bare() {
+        if self.powers != self.target.bare() {
             // Writing to a String cannot fail.
             let _ = write!(line, " {}", self.powers);
         }
@@ -238,6 +252,17 @@ impl Grant {
 }
 
 impl Target {
+    /// The powers of a line that names none: what the tiers give for the sandbox, else
+    /// [`Powers::bare`].
+    pub fn bare(&self) -> Powers {
+        if self.is_sandbox() { Powers::all() } else { Powers::bare() }
+    }
+
+    /// Whether it is the sandbox: the qubes with the tag `ai-managed`.
+    pub fn is_sandbox(&self) -> bool {
+        matches!(self, Self::Tag(tag) if tag.as_str() == SANDBOX_TAG)
+    }
+
     /// Reads `NAME` or `@tag:TAG`.
     ///
     /// # Errors
