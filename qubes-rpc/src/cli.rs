@@ -83,9 +83,16 @@ enum Command {
         /// Print the policy that denies everything instead.
         #[arg(long)]
         deny_all: bool,
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
     },
     /// Print the names of all services, a line each.
-    Services,
+    Services {
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+    },
     #[command(flatten)]
     Operator(operator::Command),
 }
@@ -176,7 +183,7 @@ fn dispatch(arguments: Arguments) -> Result<ExitCode, Failure> {
         Command::Call { service, source } => {
             runtime()?.block_on(relay(&paths, service, source)).map_err(Failure::Output)
         }
-        Command::Policy { deny_all } => {
+        Command::Policy { deny_all, json } => {
             let lines = services::lines();
             let text = if deny_all {
                 policy::render_deny_all(&lines)
@@ -184,12 +191,17 @@ fn dispatch(arguments: Arguments) -> Result<ExitCode, Failure> {
                 let scope = read_scope(&paths.scope(), trusted).map_err(Failure::Scope)?;
                 policy::render_policy(&scope, &lines, SystemTime::now())
             };
-            print(&text)
+            if json { print_json(&serde_json::json!({ "policy": text })) } else { print(&text) }
         }
         Command::Operator(command) => {
             Ok(operator::run(command, &operator::Place { paths, trusted })?)
         }
-        Command::Services => print(&services::names().map(|name| name + "\n").collect::<String>()),
+        Command::Services { json: true } => {
+            print_json(&services::names().collect::<Vec<_>>().into())
+        }
+        Command::Services { json: false } => {
+            print(&services::names().map(|name| name + "\n").collect::<String>())
+        }
     }
 }
 
@@ -205,6 +217,10 @@ fn uid_of(paths: &Paths, name: &str) -> Result<u32, Failure> {
 fn print(text: &str) -> Result<ExitCode, Failure> {
     io::Write::write_all(&mut io::stdout().lock(), text.as_bytes()).map_err(Failure::Output)?;
     Ok(ExitCode::SUCCESS)
+}
+
+fn print_json(value: &serde_json::Value) -> Result<ExitCode, Failure> {
+    print(&format!("{value:#}\n"))
 }
 
 fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
@@ -283,6 +299,33 @@ async fn stop_on_signal(stop: CancellationToken) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Every command without commands of its own, with the words that lead to it.
+    fn leaves(command: &clap::Command, words: &str, found: &mut Vec<(String, clap::Command)>) {
+        if !command.has_subcommands() {
+            found.push((words.to_owned(), command.clone()));
+        }
+        for inner in command.get_subcommands().filter(|inner| inner.get_name() != "help") {
+            leaves(inner, &format!("{words} {}", inner.get_name()), found);
+        }
+    }
+
+    #[test]
+    fn every_command_says_what_it_does_and_those_for_operators_answer_in_json() {
+        let mut found = Vec::new();
+        leaves(&command(), "", &mut found);
+        assert!(found.len() > 20, "{found:?}");
+        // What systemd and qrexec start.
+        let machines = [" serve", " tcp-policy", " call"];
+        for (words, command) in found {
+            assert!(command.get_about().is_some(), "{words}");
+            for argument in command.get_arguments() {
+                assert!(argument.get_help().is_some(), "{words} {}", argument.get_id());
+            }
+            let has_json = command.get_arguments().any(|argument| argument.get_id() == "json");
+            assert_eq!(has_json, !machines.contains(&words.as_str()), "{words}");
+        }
+    }
 
     #[tokio::test]
     async fn a_socket_is_taken_over_and_any_other_file_is_left_alone() {

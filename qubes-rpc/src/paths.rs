@@ -39,9 +39,15 @@ impl Paths {
     }
 
     /// Every folder from which qrexec reads policy.
-    pub fn policy_folders(&self) -> [PathBuf; 3] {
-        ["etc/qubes/policy.d", "etc/qubes/policy.d/include", "run/qubes/policy.d"]
-            .map(|folder| self.at(folder))
+    pub fn policy_folders(&self) -> [PathBuf; 4] {
+        [
+            "etc/qubes/policy.d",
+            "etc/qubes/policy.d/include",
+            "run/qubes/policy.d",
+            // In the form of Qubes 4.0, read where a file says `!compat-4.0`.
+            "etc/qubes-rpc/policy",
+        ]
+        .map(|folder| self.at(folder))
     }
 
     /// The policy file that admits the agents' calls.

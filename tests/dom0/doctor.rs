@@ -226,6 +226,54 @@ work see
     }
 
     #[test]
+    fn a_timer_that_does_not_say_when_grants_end_is_told() {
+        const TIMER: &str = "etc/systemd/system/salt-bridge-expire.timer";
+        const LINK: &str = "etc/systemd/system/timers.target.wants/salt-bridge-expire.timer";
+        let ending = || SCOPE.replace("work\n", "work until=2999-01-01T00:00:00Z\n");
+        let write = |dom0: &Dom0, time: &str| {
+            let scope = Scope::parse(&ending().replace("2999", time)).unwrap();
+            let text = policy::render_policy(&scope, &services::lines(), SystemTime::now());
+            write_mode(&dom0.at(POLICY), &text, 0o664);
+            dom0.write_scope(&ending());
+        };
+        damage("is not what the ends of grants", |dom0| write(dom0, "2999"));
+        damage("is not what the ends of grants", |dom0| {
+            write_mode(&dom0.at(TIMER), "[Timer]\nOnCalendar=2999-01-01 00:00:00 UTC\n", 0o644);
+        });
+        on_one_thread(async {
+            let dom0 = healthy();
+            write(&dom0, "2999");
+            // What doctor says to do.
+            #[expect(clippy::disallowed_methods, reason = "the operator's program itself")]
+            let mut program = tokio::process::Command::new(env!("CARGO_BIN_EXE_saltbridged"));
+            let refresh = program.arg("--root").arg(dom0.folder.path()).args(["scope", "refresh"]);
+            assert!(refresh.status().await.unwrap().success());
+            assert_eq!(found(&dom0, "wrong").await, Vec::<String>::new());
+            let good = found(&dom0, "good").await;
+            assert!(good.iter().any(|line| line.contains("fires at 1 ends")), "{good:#?}");
+            fs::remove_file(dom0.at(LINK)).unwrap();
+            let wrong = found(&dom0, "wrong").await;
+            assert!(wrong[0].contains("does not start at boot"), "{wrong:#?}");
+        });
+    }
+
+    #[test]
+    fn policy_in_the_form_of_qubes_4_0_counts_where_it_is_let() {
+        on_one_thread(async {
+            let dom0 = healthy();
+            fs::create_dir(dom0.at("etc/qubes-rpc/policy")).unwrap();
+            let line = "salt-bridge work allow\n";
+            write_mode(&dom0.at("etc/qubes-rpc/policy/qubes.VMShell"), line, 0o664);
+            let notes = found(&dom0, "note").await;
+            assert!(notes[0].contains("in the form of Qubes 4.0: qubes.VMShell"), "{notes:#?}");
+            assert_eq!(notes.len(), 1, "nothing includes it: {notes:#?}");
+            write_mode(&dom0.at("etc/qubes/policy.d/35-compat.policy"), "!compat-4.0\n", 0o664);
+            let notes = found(&dom0, "note").await;
+            assert!(notes[1].contains("may call qubes.VMShell on work, past"), "{notes:#?}");
+        });
+    }
+
+    #[test]
     fn the_daemons_user_in_the_group_of_qubes_is_told() {
         damage("salt-bridge is a member of the group qubes", |dom0| {
             write_mode(&dom0.at("etc/group"), "qubes:x:98:salt-bridge,user\n", 0o644);

@@ -265,6 +265,90 @@ work see
     }
 
     #[test]
+    fn every_change_of_the_scope_says_what_changed_as_json_too() {
+        on_one_thread(async {
+            let dom0 = Dom0::start("@agent salt-bridge\nwork see\n");
+            let path = dom0.at("etc/qubes/policy.d/30-salt-bridge-tcp.policy");
+            let change = async |words: &[&str]| {
+                as_json(&dom0, &[&["scope"], words, &["--json"]].concat()).await
+            };
+            let row = |target: &str, powers: &str, until: Value| {
+                json!({"agent": "salt-bridge", "target": target, "powers": powers,
+                    "until": until, "ended": false})
+            };
+            let work = row("work", "see", Value::Null);
+            assert_eq!(
+                change(&["add", "dev", "see,net"]).await,
+                json!({"agent": "salt-bridge", "target": "dev", "before": null,
+                    "after": row("dev", "see,net", Value::Null), "policy": true, "timer": false,
+                    "removed_rules": [], "scope": [work, row("dev", "see,net", Value::Null)]})
+            );
+            let granted = change(&["grant", "work", "net"]).await;
+            assert_eq!(
+                (&granted["before"], &granted["after"]["powers"]),
+                (&work, &json!("see,net"))
+            );
+            let end = "2999-01-01T00:00:00Z";
+            let until = change(&["until", "dev", end]).await;
+            assert_eq!((&until["after"]["until"], &until["timer"]), (&json!(end), &json!(true)));
+            write_mode(&path, &format!("{RULE}\n"), 0o644);
+            let refreshed = change(&["refresh"]).await;
+            assert_eq!(refreshed["removed_rules"], json!([]));
+            assert_eq!((&refreshed["policy"], &refreshed["timer"]), (&json!(false), &json!(false)));
+            assert_eq!(refreshed["scope"].as_array().unwrap().len(), 2);
+            let revoked = change(&["revoke", "work", "net"]).await;
+            assert_eq!(revoked["removed_rules"], json!([RULE]));
+            let removed = change(&["remove", "dev"]).await;
+            assert_eq!((&removed["after"], &removed["timer"]), (&Value::Null, &json!(true)));
+            assert_eq!(removed["scope"], json!([work]));
+        });
+    }
+
+    #[test]
+    fn a_timer_follows_every_end_and_goes_with_the_last() {
+        on_one_thread(async {
+            let dom0 = Dom0::start("@agent salt-bridge\nwork\ndev see\n");
+            let timer = dom0.at("etc/systemd/system/salt-bridge-expire.timer");
+            let link = dom0.at("etc/systemd/system/timers.target.wants/salt-bridge-expire.timer");
+            let lines = || {
+                let text = fs::read_to_string(&timer).unwrap_or_default();
+                let ends = text.lines().filter_map(|line| line.strip_prefix("OnCalendar="));
+                ends.map(str::to_owned).collect::<Vec<_>>()
+            };
+            done(&dom0, &["scope", "refresh"]).await;
+            assert!(lines().is_empty() && !timer.exists());
+            done(&dom0, &["scope", "until", "work", "2999-01-01T00:00:00Z"]).await;
+            done(&dom0, &["scope", "until", "dev", "2998-06-01T12:30:01+02:00"]).await;
+            assert_eq!(lines(), ["2998-06-01 10:30:01 UTC", "2999-01-01 00:00:00 UTC"]);
+            assert!(link.exists() || fs::read_link(&link).is_ok());
+            done(&dom0, &["scope", "remove", "dev"]).await;
+            assert_eq!(lines(), ["2999-01-01 00:00:00 UTC"]);
+            done(&dom0, &["scope", "until", "work", "never"]).await;
+            assert!(!timer.exists() && fs::read_link(&link).is_err());
+            // An end that has passed needs no timer, and its lines are gone from policy.
+            dom0.write_scope("@agent salt-bridge\nwork until=2001-01-01T00:00:00Z\ndev see\n");
+            let told = as_json(&dom0, &["scope", "refresh", "--json"]).await;
+            assert_eq!((&told["policy"], &told["scope"][0]["ended"]), (&json!(true), &json!(true)));
+            assert!(!timer.exists() && !policy(&dom0).contains("+work"));
+        });
+    }
+
+    #[test]
+    fn a_refresh_with_nothing_to_do_writes_nothing() {
+        on_one_thread(async {
+            use std::os::unix::fs::MetadataExt as _;
+            let dom0 = Dom0::start("@agent salt-bridge\nwork until=2999-01-01T00:00:00Z\n");
+            done(&dom0, &["scope", "refresh"]).await;
+            let timer = "etc/systemd/system/salt-bridge-expire.timer";
+            let files = ["etc/qubes/policy.d/30-salt-bridge.policy", timer];
+            let inodes = || files.map(|file| fs::metadata(dom0.at(file)).unwrap().ino());
+            let before = inodes();
+            assert_eq!(done(&dom0, &["scope", "refresh"]).await, "");
+            assert_eq!(inodes(), before);
+        });
+    }
+
+    #[test]
     fn what_cannot_be_granted_changes_nothing() {
         on_one_thread(async {
             let dom0 = Dom0::start(SCOPE);

@@ -4,6 +4,7 @@
 
 mod audit;
 mod doctor;
+mod expiry;
 mod explain;
 mod firewall;
 mod install;
@@ -12,6 +13,7 @@ mod qubesd;
 mod scope;
 mod shown;
 mod status;
+mod systemd;
 mod when;
 
 use std::process::ExitCode;

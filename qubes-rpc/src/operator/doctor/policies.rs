@@ -24,7 +24,26 @@ pub(super) fn inspect(paths: &Paths, scope: Option<&Scope>, report: &mut Report)
             return None;
         }
     };
+    inspect_older(paths, report);
     parse(&files, report)
+}
+
+/// Policy in the form of Qubes 4.0, which the stock file `35-compat.policy` still lets count.
+fn inspect_older(paths: &Paths, report: &mut Report) {
+    let folder = paths.services().join("policy");
+    let mut names: Vec<String> = fs::read_dir(&folder)
+        .into_iter()
+        .flatten()
+        .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
+        .collect();
+    names.sort();
+    if !names.is_empty() {
+        report.note(
+            AREA,
+            format!("{} still has policy in the form of Qubes 4.0: {}", folder.display(), names.join(", ")),
+            "a line `!compat-4.0` lets it count, and it is counted here; see: qrexec-legacy-convert --help",
+        );
+    }
 }
 
 fn parse(files: &PolicyFiles, report: &mut Report) -> Option<Policy> {

@@ -12,14 +12,19 @@ use admin_api::{
 use contract::limits;
 use futures_util::{StreamExt, TryStreamExt, stream};
 use policy::{
-    Consent, Scope, Target,
+    Block, Consent, Scope, Target,
     evaluate::{System, SystemQube},
 };
 
 use super::report::Report;
-use crate::{error::chain, paths::Paths};
+use crate::{
+    error::chain,
+    operator::install::{SANDBOX, gives_sandbox_tag, is_sandboxed},
+    paths::Paths,
+};
 
 const AREA: &str = "qubes";
+
 /// Asks qubesd for all qubes. Nothing when it does not answer, which is then a finding.
 pub(super) fn inspect(paths: &Paths, scope: Option<&Scope>, report: &mut Report) -> Option<System> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
@@ -32,6 +37,7 @@ pub(super) fn inspect(paths: &Paths, scope: Option<&Scope>, report: &mut Report)
             report.good(AREA, format!("qubesd answers and knows {} qubes", system.iter().count()));
             if let Some(scope) = scope {
                 inspect_scope(scope, &system, report);
+                inspect_created(scope, paths, report);
             }
             Some(system)
         }
@@ -137,6 +143,26 @@ fn inspect_scope(scope: &Scope, system: &System, report: &mut Report) {
         let asks = block.grants().iter().any(|grant| grant.powers.iter().any(|(_, how)| asks(how)));
         if asks {
             inspect_prompt(agent, system, report);
+        }
+    }
+}
+
+/// Whether what an agent creates is in the sandbox that it is granted.
+fn inspect_created(scope: &Scope, paths: &Paths, report: &mut Report) {
+    for agent in scope.blocks().iter().filter(|block| is_sandboxed(block)).map(Block::agent) {
+        match gives_sandbox_tag(paths, agent) {
+            Ok(true) => {
+                report.good(AREA, format!("what {agent} creates gets the tag {SANDBOX}"));
+            }
+            Ok(false) => report.note(
+                AREA,
+                format!("what {agent} creates does not get the tag {SANDBOX}, so that it is out of its reach"),
+                format!("run: qvm-features {agent} tag-created-vm-with {SANDBOX}"),
+            ),
+            Err(error) => {
+                let mend = "see: systemctl status qubesd";
+                report.wrong(AREA, chain(&error), mend);
+            }
         }
     }
 }

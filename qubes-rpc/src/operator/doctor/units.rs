@@ -22,7 +22,7 @@ struct Unit {
     lines: &'static [&'static str],
 }
 
-const UNITS: [Unit; 5] = [
+const UNITS: [Unit; 6] = [
     Unit {
         name: "salt-bridge.socket",
         wanted_by: Some("sockets.target"),
@@ -63,7 +63,19 @@ const UNITS: [Unit; 5] = [
     Unit {
         name: "salt-bridge-recover.service",
         wanted_by: Some("multi-user.target"),
-        lines: &["Type=oneshot"],
+        lines: &["Type=oneshot", "NoNewPrivileges=yes", "PrivateNetwork=yes"],
+    },
+    Unit {
+        name: "salt-bridge-expire.service",
+        wanted_by: Some("multi-user.target"),
+        lines: &[
+            "Type=oneshot",
+            "CapabilityBoundingSet=",
+            "NoNewPrivileges=yes",
+            "ProtectSystem=strict",
+            "ReadWritePaths=/etc/qubes/policy.d /etc/systemd/system",
+            "PrivateNetwork=yes",
+        ],
     },
 ];
 

@@ -3,29 +3,17 @@
 //! The journal is written before the first change and removed after the last. While it is there,
 //! policy denies everything, or everything is done.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    path::Path,
-};
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
     disk::{Disk, DiskError},
-    plan::{POLICY, Plan, SCOPE, Step, TCP_POLICY},
-    record::{
-        FOLDER, JOURNAL, Journal, Noted, RECEIPT, Receipt, RecordError, read_journal, read_receipt,
-        write_journal,
-    },
+    machine::MachineError,
+    plan::{Plan, SCOPE, Step},
+    record::{JOURNAL, Journal, Noted, RecordError, read_journal, read_receipt, write_journal},
     state::{Goal, State},
-    system::{SystemAction, SystemError, Waiting, reload},
+    system::Waiting,
+    undo::{deny_all, take_away},
 };
-use crate::services;
-
-/// The folder of the audit, which stays.
-const LOG: &str = "/var/log/salt-bridge";
-/// Folders that hold nothing but what this program keeps.
-const OWN_FOLDERS: [&str; 2] = ["/etc/salt-bridge", "/run/salt-bridge"];
-/// Where units lie that other commands write.
-const UNIT_FOLDERS: [&str; 2] = ["/etc/systemd/system/timers.target.wants", "/etc/systemd/system"];
 
 /// Why a change did not happen.
 #[derive(Debug, thiserror::Error)]
@@ -62,9 +50,9 @@ pub(crate) enum ChangeError {
     /// A record.
     #[error(transparent)]
     Record(#[from] RecordError),
-    /// The system.
+    /// The machine.
     #[error(transparent)]
-    System(#[from] SystemError),
+    Machine(#[from] MachineError),
 }
 
 /// What became of an interrupted change.
@@ -116,6 +104,7 @@ impl Step {
     fn noted(&self) -> Noted {
         match self {
             Self::System(action) => Noted::System(*action),
+            Self::Created(change) => Noted::Created(change.clone()),
             Self::Path { path, before, goal } => {
                 Noted::Path { path: path.clone(), before: before.clone(), after: goal.digest() }
             }
@@ -124,7 +113,8 @@ impl Step {
 
     fn execute(&self, disk: &Disk<'_>, waiting: Waiting) -> Result<(), ChangeError> {
         match self {
-            Self::System(action) => Ok(action.execute(waiting)?),
+            Self::System(action) => Ok(action.execute(disk, waiting)?),
+            Self::Created(change) => Ok(change.execute(disk.machine())?),
             Self::Path { path, goal, .. } => Ok(disk.make(path, goal)?),
         }
     }
@@ -135,7 +125,8 @@ fn roll_back(disk: &Disk<'_>, noted: &[Noted], waiting: Waiting) -> Result<(), C
     let undo = if is_untouched(disk, noted)? { &[] } else { noted };
     for step in undo.iter().rev().filter(|step| !is_folder(step)) {
         match step {
-            Noted::System(action) => action.revert(waiting)?,
+            Noted::System(action) => action.revert(disk, waiting)?,
+            Noted::Created(change) => change.revert(disk.machine())?,
             Noted::Path { path, before, after } => {
                 let now = disk.state(path)?;
                 if path == SCOPE && now != *before && now.digest() != *after {
@@ -149,8 +140,12 @@ fn roll_back(disk: &Disk<'_>, noted: &[Noted], waiting: Waiting) -> Result<(), C
     forget(disk, noted)
 }
 
-/// Whether every path is what it was before the first step for it.
+/// Whether every path is what it was before the first step for it. What qubesd has been told may
+/// have come first, so that then nothing is known to be untouched.
 fn is_untouched(disk: &Disk<'_>, noted: &[Noted]) -> Result<bool, DiskError> {
+    if noted.iter().any(|step| matches!(step, Noted::Created(_))) {
+        return Ok(false);
+    }
     let mut seen = BTreeSet::new();
     for step in noted.iter().filter(|step| !is_folder(step)) {
         if let Noted::Path { path, before, .. } = step
@@ -184,7 +179,8 @@ fn is_folder(noted: &Noted) -> bool {
     matches!(noted, Noted::Path { after, .. } if *after == Goal::Folder.digest())
 }
 
-fn put_back(disk: &Disk<'_>, path: &str, before: &State) -> Result<(), DiskError> {
+/// Makes a path what it was, if it is not.
+pub(super) fn put_back(disk: &Disk<'_>, path: &str, before: &State) -> Result<(), DiskError> {
     if disk.state(path)? == *before { Ok(()) } else { disk.restore(path, before) }
 }
 
@@ -229,7 +225,7 @@ fn is_finished(disk: &Disk<'_>, noted: &[Noted]) -> Result<bool, DiskError> {
         .iter()
         .filter_map(|noted| match noted {
             Noted::Path { path, after, .. } => Some((path.as_str(), after.as_str())),
-            Noted::System(_) => None,
+            Noted::System(_) | Noted::Created(_) => None,
         })
         .collect();
     for (path, after) in last {
@@ -238,117 +234,4 @@ fn is_finished(disk: &Disk<'_>, noted: &[Noted]) -> Result<bool, DiskError> {
         }
     }
     Ok(true)
-}
-
-/// Undoes everything that the receipt tells of. Only the audit stays.
-pub(crate) fn uninstall(
-    disk: &Disk<'_>,
-    receipt: &Receipt,
-    waiting: Waiting,
-) -> Result<(), ApplyError> {
-    write_journal(disk, &Journal::Uninstall)
-        .map_err(ChangeError::from)
-        .map_err(ApplyError::Reverted)?;
-    take_away(disk, Some(receipt), waiting).map_err(ApplyError::Unfinished)
-}
-
-/// Denies everything, unless there is no policy at all.
-fn deny_all(disk: &Disk<'_>) -> Result<(), DiskError> {
-    let has_folder = disk.at(POLICY).parent().is_some_and(Path::is_dir);
-    let goal = Goal::text(policy::render_deny_all(&services::lines()));
-    if has_folder { disk.make(POLICY, &goal) } else { Ok(()) }
-}
-
-fn take_away(
-    disk: &Disk<'_>,
-    receipt: Option<&Receipt>,
-    waiting: Waiting,
-) -> Result<(), ChangeError> {
-    let kept = receipt.map_or(&[][..], |receipt| &receipt.paths);
-    if receipt.is_some() {
-        deny_all(disk)?;
-        if disk.is_real() {
-            SystemAction::Start.revert(waiting)?;
-        }
-    }
-    // What grants goes first, then policy; last what a person needs to try again.
-    let is_machinery = |path: &str| {
-        ["/etc/systemd/", "/etc/sysusers.d/", "/usr/"].iter().any(|place| path.starts_with(place))
-    };
-    let is_folder = |path: &str| matches!(disk.state(path), Ok(State::Folder { .. }));
-    let files = || kept.iter().rev().filter(|kept| !is_folder(&kept.path));
-    for kept in files().filter(|kept| !is_machinery(&kept.path) && kept.path != POLICY) {
-        disk.sweep(&kept.path)?;
-        put_back(disk, &kept.path, &kept.before)?;
-    }
-    if receipt.is_some() {
-        let find = |path| kept.iter().find(|kept| kept.path == path).map(|kept| &kept.before);
-        disk.sweep(TCP_POLICY)?;
-        put_back(disk, TCP_POLICY, find(TCP_POLICY).unwrap_or(&State::Absent))?;
-        disk.sweep(POLICY)?;
-        put_back(disk, POLICY, find(POLICY).unwrap_or(&State::Absent))?;
-    }
-    for kept in files().filter(|kept| is_machinery(&kept.path)) {
-        disk.sweep(&kept.path)?;
-        put_back(disk, &kept.path, &kept.before)?;
-    }
-    if let Some(receipt) = receipt {
-        forget_units(disk, receipt)?;
-    }
-    for folder in OWN_FOLDERS {
-        disk.remove_all(folder)?;
-    }
-    remove_folders(disk, kept)?;
-    forget_records(disk)?;
-    Ok(remove_folders(disk, kept)?)
-}
-
-/// Removes the units that other commands wrote, and the user.
-fn forget_units(disk: &Disk<'_>, receipt: &Receipt) -> Result<(), ChangeError> {
-    for folder in UNIT_FOLDERS {
-        for name in disk.names(folder)? {
-            let path = format!("{folder}/{name}");
-            let is_kept = receipt.paths.iter().any(|kept| kept.path == path);
-            if name.starts_with("salt-bridge-") && !is_kept {
-                disk.make(&path, &Goal::Absent)?;
-            }
-        }
-    }
-    if disk.is_real() {
-        reload()?;
-        if receipt.user {
-            // Its number may be given to another user.
-            disk.give(LOG, disk.trusted())?;
-            SystemAction::User.revert(Waiting::Done)?;
-        }
-    }
-    Ok(())
-}
-
-/// Removes what is kept, the receipt and the journal last.
-fn forget_records(disk: &Disk<'_>) -> Result<(), ChangeError> {
-    for name in disk.names(FOLDER)? {
-        let path = format!("{FOLDER}/{name}");
-        if path != RECEIPT && path != JOURNAL {
-            disk.remove_all(&path)?;
-        }
-    }
-    disk.make(RECEIPT, &Goal::Absent)?;
-    disk.make(JOURNAL, &Goal::Absent)?;
-    Ok(disk.make(FOLDER, &Goal::Absent)?)
-}
-
-/// Removes the folders that an installation created, the innermost first, if they are empty.
-fn remove_folders(disk: &Disk<'_>, kept: &[super::record::Kept]) -> Result<(), DiskError> {
-    let mut folders: Vec<&str> = kept
-        .iter()
-        .filter(|kept| kept.before == State::Absent)
-        .map(|kept| kept.path.as_str())
-        .filter(|path| matches!(disk.state(path), Ok(State::Folder { .. })))
-        .collect();
-    folders.sort_unstable_by_key(|path| std::cmp::Reverse(path.len()));
-    for folder in folders {
-        disk.make(folder, &Goal::Absent)?;
-    }
-    Ok(())
 }

@@ -1,9 +1,6 @@
 //! The files of dom0 as an installation changes them: each change whole or not at all.
-//!
-//! Every call that changes something passes a gate first, so that tests can stop or fail any of them.
 
 use std::{
-    fmt::Debug,
     fs::{self, DirBuilder, File, OpenOptions, Permissions},
     io::{self, Read as _, Write as _},
     os::unix::fs::{
@@ -18,42 +15,16 @@ use rustix::{
     rand::{GetRandomFlags, getrandom},
 };
 
-use super::state::{Goal, State};
+use super::{
+    gate::{Gate, Operation},
+    machine::Machine,
+    state::{Goal, State},
+};
 
 /// What a temporary file's name ends with, after its own name and 16 hexadecimal digits.
 const NEW: &str = ".new";
 /// The largest file that is kept for undo, in bytes.
 const KEPT_BYTES: u64 = 256 << 20;
-
-/// What is about to happen.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Operation {
-    /// Something comes, goes or is renamed.
-    Change,
-    /// Bytes are written.
-    Write,
-}
-
-/// Asked before each operation.
-pub(super) trait Gate: Debug {
-    /// Lets the operation happen, or is the reason why it fails.
-    fn pass(&self, operation: Operation) -> io::Result<()>;
-
-    /// Makes what was written last when power fails.
-    fn sync(&self, file: &File) -> io::Result<()> {
-        file.sync_all()
-    }
-}
-
-/// Lets everything happen.
-#[derive(Debug)]
-pub(super) struct Open;
-
-impl Gate for Open {
-    fn pass(&self, _: Operation) -> io::Result<()> {
-        Ok(())
-    }
-}
 
 /// Why a file could not be looked at or changed.
 #[derive(Debug, thiserror::Error)]
@@ -80,12 +51,13 @@ pub(crate) enum DiskError {
     Target(PathBuf),
 }
 
-/// The files below one root.
+/// The files below one root, and the machine that they are of.
 #[derive(Debug)]
 pub(super) struct Disk<'a> {
     root: &'a Path,
     trusted: u32,
     gate: &'a dyn Gate,
+    machine: &'a dyn Machine,
 }
 
 /// Turns the system's word into an error that says what was tried.
@@ -99,9 +71,14 @@ fn is_missing(error: &io::Error) -> bool {
 }
 
 impl<'a> Disk<'a> {
-    /// The files below this root, owned by this user.
-    pub(super) const fn new(root: &'a Path, trusted: u32, gate: &'a dyn Gate) -> Self {
-        Self { root, trusted, gate }
+    /// The files below this root, owned by this user, on this machine.
+    pub(super) const fn new(
+        root: &'a Path,
+        trusted: u32,
+        gate: &'a dyn Gate,
+        machine: &'a dyn Machine,
+    ) -> Self {
+        Self { root, trusted, gate, machine }
     }
 
     /// Who has to own what is trusted.
@@ -109,9 +86,9 @@ impl<'a> Disk<'a> {
         self.trusted
     }
 
-    /// Whether this is the machine itself, so that its systemd is meant too.
-    pub(super) fn is_real(&self) -> bool {
-        self.root == Path::new("/")
+    /// What there is besides files.
+    pub(super) const fn machine(&self) -> &'a dyn Machine {
+        self.machine
     }
 
     /// Where a path of dom0's is.

@@ -12,7 +12,7 @@ use super::{
     units::{PROGRAM, SERVICE_SOCKET, UPDATER, unit_files},
     updater::render_updater,
 };
-use crate::services;
+use crate::{operator::expiry, services};
 
 /// What the original program has beside its services.
 const OLDER_LIBRARY: &str = "saltbridge.lib.sh";
@@ -50,6 +50,15 @@ pub(super) fn service_files(disk: &Disk<'_>) -> Result<Vec<(String, Goal)>, Disk
     let link = |name| (format!("{SERVICES}/{name}"), Goal::Link { target: SERVICE_SOCKET.into() });
     files.extend(names.into_iter().map(link));
     Ok(files)
+}
+
+/// The timer of the grants that end, and what starts it at boot.
+pub(super) fn timer_files(scope: &Scope, now: SystemTime) -> [(String, Goal); 2] {
+    let (file, link) = match expiry::render_timer(scope, now) {
+        Some(text) => (Goal::text(text), Goal::Link { target: expiry::TIMER_FILE.into() }),
+        None => (Goal::Absent, Goal::Absent),
+    };
+    [(expiry::TIMER_FILE.into(), file), (expiry::TIMER_LINK.into(), link)]
 }
 
 /// The `qubes.ConnectTCP` rules without those of qubes that are granted no longer.

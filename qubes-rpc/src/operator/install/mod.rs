@@ -5,8 +5,11 @@
 
 mod apply;
 mod block_text;
+mod created;
 mod disk;
 mod files;
+mod gate;
+mod machine;
 mod notes;
 mod plan;
 mod record;
@@ -15,6 +18,7 @@ mod state;
 mod system;
 #[cfg(test)]
 mod tests;
+mod undo;
 mod units;
 mod updater;
 mod view;
@@ -27,14 +31,17 @@ use std::{
     time::SystemTime,
 };
 
-use admin_api::QubeName;
+use admin_api::{Client, QubeName};
 use clap::Args;
 use policy::Grant;
 use rustix::fs::{FlockOperation, flock};
 
+pub(crate) use self::created::{SANDBOX, is_sandboxed};
 use self::{
     apply::{ApplyError, Recovered},
-    disk::{Disk, Open},
+    disk::Disk,
+    gate::Open,
+    machine::{Dom0, MachineError},
     plan::{Plan, PlanError, Program, Wanted},
     record::RecordError,
     request::RequestError,
@@ -46,7 +53,7 @@ use super::{
     scope::Lock,
     shown::{show_json, show_text},
 };
-use crate::error::chain;
+use crate::{error::chain, paths::Paths};
 
 /// Install Salt Bridge, and set what an agent may do to which qubes.
 ///
@@ -153,7 +160,8 @@ pub(crate) fn install(asked: &Install, place: &Place) -> Result<ExitCode, Operat
             return Ok(ExitCode::from(2));
         }
     };
-    let disk = Disk::new(place.paths.root(), place.trusted, &Open);
+    let dom0 = machine(&place.paths);
+    let disk = Disk::new(place.paths.root(), place.trusted, &Open, &dom0);
     let _lock = begin(place)?;
     let mut notes = request::existing(&block, &place.paths).map_err(InstallError::from)?;
     let program = program(place.paths.root()).map_err(InstallError::Program)?;
@@ -211,7 +219,8 @@ fn settle_former(disk: &Disk<'_>, dry_run: bool) -> Result<Option<String>, Insta
 
 /// Undoes an installation.
 pub(crate) fn uninstall(asked: &Uninstall, place: &Place) -> Result<ExitCode, OperatorError> {
-    let disk = Disk::new(place.paths.root(), place.trusted, &Open);
+    let dom0 = machine(&place.paths);
+    let disk = Disk::new(place.paths.root(), place.trusted, &Open, &dom0);
     let _lock = begin(place)?;
     apply::recover(&disk, Waiting::Done).map_err(InstallError::from)?;
     let receipt = record::read_receipt(&disk).map_err(InstallError::from)?;
@@ -228,7 +237,7 @@ pub(crate) fn uninstall(asked: &Uninstall, place: &Place) -> Result<ExitCode, Op
         show_text(&receipt.paths.iter().rev().map(render_undo).collect::<String>())?;
     }
     agree(asked.yes || asked.json)?;
-    apply::uninstall(&disk, &receipt, Waiting::Done).map_err(InstallError::from)?;
+    undo::uninstall(&disk, &receipt, Waiting::Done).map_err(InstallError::from)?;
     done(true, "Done. What stays is the audit in /var/log/salt-bridge.\n")
 }
 
@@ -244,7 +253,8 @@ fn render_undo(kept: &record::Kept) -> String {
 
 /// Brings an interrupted installation to an end.
 pub(crate) fn recover(asked: &Recover, place: &Place) -> Result<ExitCode, OperatorError> {
-    let disk = Disk::new(place.paths.root(), place.trusted, &Open);
+    let dom0 = machine(&place.paths);
+    let disk = Disk::new(place.paths.root(), place.trusted, &Open, &dom0);
     let _lock = begin(place)?;
     let waiting = if asked.boot { Waiting::Queued } else { Waiting::Done };
     let (word, sentence) = match apply::recover(&disk, waiting).map_err(InstallError::from)? {
@@ -277,6 +287,16 @@ fn begin(place: &Place) -> Result<(File, Option<Lock>), InstallError> {
         taken => Some(taken.map_err(InstallError::Busy)?),
     };
     Ok((lock, others))
+}
+
+fn machine(paths: &Paths) -> Dom0 {
+    Dom0::new(paths.root(), Client::new(paths.qubesd()))
+}
+
+/// Whether what this agent creates gets the tag of the sandbox.
+pub(crate) fn gives_sandbox_tag(paths: &Paths, agent: &QubeName) -> Result<bool, MachineError> {
+    use self::machine::Machine as _;
+    Ok(created::has(machine(paths).created_tags(agent)?.as_deref()))
 }
 
 /// The program that runs now.

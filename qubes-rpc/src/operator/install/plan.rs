@@ -6,15 +6,17 @@ use policy::{Block, Scope};
 
 use super::{
     block_text::{BlockError, with_block},
+    created::{self, CreatedTags},
     disk::{Disk, DiskError},
-    files::{machinery, service_files, tcp_file},
+    files::{machinery, service_files, tcp_file, timer_files},
+    machine::MachineError,
     notes::notes,
     record::{FOLDER, Kept, RECEIPT, Receipt, RecordError, read_receipt, receipt_file},
     state::{Goal, State},
-    system::{SystemAction, SystemError, user_exists},
+    system::{SystemAction, user_exists},
     units::USERS,
 };
-use crate::services;
+use crate::{operator::expiry, services};
 
 /// The operator's file.
 pub(crate) const SCOPE: &str = "/etc/qubes/salt-bridge-allowed-vms";
@@ -39,6 +41,8 @@ pub(crate) enum Step {
     },
     /// The system is asked.
     System(SystemAction),
+    /// qubesd is told which tags an agent's creations get.
+    Created(CreatedTags),
 }
 
 /// All actions of an installation.
@@ -100,8 +104,11 @@ pub(crate) enum PlanError {
         own: &'static str,
     },
     /// The system's users could not be read.
+    #[error("cannot read /etc/passwd")]
+    Users(#[source] std::io::Error),
+    /// qubesd did not tell what is to be changed.
     #[error(transparent)]
-    System(#[from] SystemError),
+    Machine(#[from] MachineError),
 }
 
 impl Step {
@@ -109,6 +116,7 @@ impl Step {
     pub(crate) fn describe(&self) -> String {
         let (path, before, goal) = match self {
             Self::System(action) => return action.describe().into(),
+            Self::Created(change) => return change.describe(),
             Self::Path { path, before, goal } => (path, before, goal),
         };
         let verb = match (before, goal) {
@@ -168,11 +176,12 @@ pub(crate) fn plan(disk: &Disk<'_>, wanted: &Wanted<'_>) -> Result<Plan, PlanErr
     let (machinery, mut granting) = (machinery(wanted.program), service_files(disk)?);
     granting.extend(tcp_file(disk, &scope, wanted.now, &mut notes)?);
     granting.push((SCOPE.into(), Goal::text(new_scope)));
+    granting.extend(timer_files(&scope, wanted.now));
 
     let kept = former.as_ref().map_or_else(Vec::new, |former| former.paths.clone());
     let mut places = Places { disk, is_first: former.is_none(), kept };
     let all = machinery.iter().chain(&granting).map(|(path, _)| path.as_str());
-    let folders = folders(&mut places, all.chain([POLICY, RECEIPT]))?;
+    let folders = folders(&mut places, all.chain([POLICY, RECEIPT, expiry::TIMER_LINK]))?;
     let machinery = steps(&mut places, machinery)?;
     let granting = steps(&mut places, granting)?;
     let services = services::lines();
@@ -183,13 +192,17 @@ pub(crate) fn plan(disk: &Disk<'_>, wanted: &Wanted<'_>) -> Result<Plan, PlanErr
         Goal::text(policy::render_policy(&scope, &services, wanted.now))
     };
     let policy_differs = places.step(POLICY, real.clone())?.is_some();
-    let creates_user =
-        disk.is_real() && matches!(wanted.program, Program::Copy(_)) && !user_exists()?;
+    let creates_user = disk.machine().has_systemd()
+        && matches!(wanted.program, Program::Copy(_))
+        && !user_exists(disk).map_err(PlanError::Users)?;
+    let mut kept_tags = former.as_ref().map_or_else(Vec::new, |former| former.created.clone());
+    let created = created::wanted(disk.machine(), wanted.block, &mut kept_tags)?;
     let receipt = receipt_file(&Receipt {
         version: env!("CARGO_PKG_VERSION").into(),
         packaged: matches!(wanted.program, Program::Packaged),
         user: creates_user || former.as_ref().is_some_and(|former| former.user),
         paths: places.kept,
+        created: kept_tags,
     })?;
     let before = disk.state(RECEIPT)?;
     let receipt = (!receipt.is_met(&before, disk.trusted())).then(|| Step::Path {
@@ -201,11 +214,13 @@ pub(crate) fn plan(disk: &Disk<'_>, wanted: &Wanted<'_>) -> Result<Plan, PlanErr
         || !machinery.is_empty()
         || !granting.is_empty()
         || receipt.is_some()
+        || created.is_some()
         || policy_differs;
     if !is_change {
         return Ok(Plan { folders, steps: Vec::new(), notes });
     }
-    let order = Order { machinery, granting, receipt, creates_user, is_new: former.is_none() };
+    let is_new = former.is_none();
+    let order = Order { machinery, granting, created, receipt, creates_user, is_new };
     let steps = order.steps(disk, &deny, real)?;
     Ok(Plan { folders, steps, notes })
 }
@@ -214,6 +229,7 @@ pub(crate) fn plan(disk: &Disk<'_>, wanted: &Wanted<'_>) -> Result<Plan, PlanErr
 struct Order {
     machinery: Vec<Step>,
     granting: Vec<Step>,
+    created: Option<CreatedTags>,
     receipt: Option<Step>,
     creates_user: bool,
     is_new: bool,
@@ -228,7 +244,8 @@ impl Order {
         if !deny.is_met(&before, disk.trusted()) {
             steps.push(Step::Path { path: POLICY.into(), before, goal: deny.clone() });
         }
-        if disk.is_real() && !self.is_new {
+        let has_systemd = disk.machine().has_systemd();
+        if has_systemd && !self.is_new {
             steps.push(Step::System(SystemAction::Resume));
         }
         for step in self.machinery {
@@ -240,9 +257,10 @@ impl Order {
             }
         }
         steps.extend(self.granting);
-        if disk.is_real() {
+        if has_systemd {
             steps.push(Step::System(SystemAction::Start));
         }
+        steps.extend(self.created.map(Step::Created));
         steps.extend(self.receipt);
         if real != *deny {
             steps.push(Step::Path { path: POLICY.into(), before: denied, goal: real });

@@ -4,6 +4,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::{
+    created::CreatedTags,
     disk::{Disk, DiskError},
     state::{Goal, State},
     system::SystemAction,
@@ -28,6 +29,9 @@ pub(crate) struct Receipt {
     pub(crate) user: bool,
     /// The places, in the order in which they were changed.
     pub(crate) paths: Vec<Kept>,
+    /// What was changed of the tags that agents' creations get.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) created: Vec<CreatedTags>,
 }
 
 /// One place.
@@ -65,6 +69,8 @@ pub(crate) enum Noted {
     },
     /// The system is asked.
     System(SystemAction),
+    /// qubesd is told which tags an agent's creations get.
+    Created(CreatedTags),
 }
 
 /// Why a record could not be used.

@@ -1,15 +1,16 @@
-//! What an installation asks of the running system, besides files. Done on the machine itself only.
+//! What an installation asks of systemd. Done on the machine itself only.
 
-use std::{
-    fs, io,
-    process::{Command, ExitStatus, Stdio},
-};
+use std::{fs, io};
 
 use serde::{Deserialize, Serialize};
 
-use super::units::{DAEMONS, SOCKETS, USER, USERS};
-
-const SYSTEMCTL: &str = "/usr/bin/systemctl";
+use super::{
+    disk::Disk,
+    machine::{Machine, MachineError},
+    state::State,
+    units::{DAEMONS, SOCKETS, USER, USERS},
+};
+use crate::operator::{expiry, systemd::SYSTEMCTL};
 
 /// One thing asked of the system.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -21,27 +22,6 @@ pub(crate) enum SystemAction {
     User,
     /// Let systemd read the units and listen.
     Start,
-}
-
-/// Why the system did not do as asked.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum SystemError {
-    /// The program could not be started.
-    #[error("cannot run {0}")]
-    Run(&'static str, #[source] io::Error),
-    /// The program failed; it has said why itself.
-    #[error("{program} {arguments} ended with {status}")]
-    Status {
-        /// The program.
-        program: &'static str,
-        /// Its arguments.
-        arguments: String,
-        /// How it ended.
-        status: ExitStatus,
-    },
-    /// The list of users could not be read.
-    #[error("cannot read /etc/passwd")]
-    Users(#[source] io::Error),
 }
 
 /// How to ask systemd.
@@ -64,32 +44,39 @@ impl SystemAction {
     }
 
     /// Does it.
-    pub(super) fn execute(self, waiting: Waiting) -> Result<(), SystemError> {
+    pub(super) fn execute(self, disk: &Disk<'_>, waiting: Waiting) -> Result<(), MachineError> {
+        let machine = disk.machine();
         match self {
             Self::Resume => Ok(()),
-            Self::User => run("/usr/bin/systemd-sysusers", &[USERS]),
+            Self::User => machine.run("/usr/bin/systemd-sysusers", &[USERS]),
             Self::Start => {
-                run(SYSTEMCTL, &["daemon-reload"])?;
+                reload(machine)?;
                 // A daemon of the former program ends; the sockets start the new one.
-                systemctl("try-restart", &DAEMONS, waiting)?;
-                systemctl("restart", &SOCKETS, waiting)
+                systemctl(machine, "try-restart", &DAEMONS, waiting)?;
+                systemctl(machine, "restart", &SOCKETS, waiting)?;
+                follow_timer(disk, waiting)
             }
         }
     }
 
     /// Undoes it.
-    pub(super) fn revert(self, waiting: Waiting) -> Result<(), SystemError> {
+    pub(super) fn revert(self, disk: &Disk<'_>, waiting: Waiting) -> Result<(), MachineError> {
+        let machine = disk.machine();
         match self {
             Self::Resume => {
-                run(SYSTEMCTL, &["daemon-reload"])?;
-                systemctl("restart", &SOCKETS, waiting)
+                reload(machine)?;
+                systemctl(machine, "restart", &SOCKETS, waiting)?;
+                follow_timer(disk, waiting)
             }
-            Self::User if user_exists()? => run("/usr/sbin/userdel", &[USER]),
+            Self::User if user_exists(disk).unwrap_or(true) => {
+                machine.run("/usr/sbin/userdel", &[USER])
+            }
             Self::User => Ok(()),
             Self::Start => {
                 // Units that are not loaded cannot be stopped, nor need they be.
-                drop(systemctl("stop", &SOCKETS, waiting));
-                drop(systemctl("stop", &DAEMONS, waiting));
+                drop(systemctl(machine, "stop", &[expiry::TIMER], waiting));
+                drop(systemctl(machine, "stop", &SOCKETS, waiting));
+                drop(systemctl(machine, "stop", &DAEMONS, waiting));
                 Ok(())
             }
         }
@@ -97,39 +84,38 @@ impl SystemAction {
 }
 
 /// Lets systemd forget units that are gone.
-pub(super) fn reload() -> Result<(), SystemError> {
-    run(SYSTEMCTL, &["daemon-reload"])
+pub(super) fn reload(machine: &dyn Machine) -> Result<(), MachineError> {
+    machine.run(SYSTEMCTL, &["daemon-reload"])
 }
 
 /// Whether the daemon's user is there already.
-pub(super) fn user_exists() -> Result<bool, SystemError> {
-    let text = fs::read_to_string("/etc/passwd").map_err(SystemError::Users)?;
+pub(super) fn user_exists(disk: &Disk<'_>) -> io::Result<bool> {
+    let text = fs::read_to_string(disk.at("/etc/passwd"))?;
     Ok(text.lines().any(|line| line.split(':').next() == Some(USER)))
 }
 
-fn systemctl(verb: &str, units: &[&str], waiting: Waiting) -> Result<(), SystemError> {
+/// The timer runs when there is one; an end that has moved is looked at anew.
+fn follow_timer(disk: &Disk<'_>, waiting: Waiting) -> Result<(), MachineError> {
+    let machine = disk.machine();
+    if disk.state(expiry::TIMER_FILE).is_ok_and(|state| state != State::Absent) {
+        return systemctl(machine, "restart", &[expiry::TIMER], waiting);
+    }
+    // One that is not loaded cannot be stopped, nor need it be.
+    drop(systemctl(machine, "stop", &[expiry::TIMER], waiting));
+    Ok(())
+}
+
+fn systemctl(
+    machine: &dyn Machine,
+    verb: &str,
+    units: &[&str],
+    waiting: Waiting,
+) -> Result<(), MachineError> {
     let mut arguments = match waiting {
         Waiting::Done => Vec::new(),
         Waiting::Queued => vec!["--no-block"],
     };
     arguments.push(verb);
     arguments.extend(units);
-    run(SYSTEMCTL, &arguments)
-}
-
-fn run(program: &'static str, arguments: &[&str]) -> Result<(), SystemError> {
-    #[expect(clippy::disallowed_methods, reason = "systemd's own tools, as the operator asked")]
-    let mut command = Command::new(program);
-    let status = command
-        .args(arguments)
-        .env_clear()
-        .env("PATH", "/usr/sbin:/usr/bin")
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .status()
-        .map_err(|error| SystemError::Run(program, error))?;
-    if status.success() {
-        return Ok(());
-    }
-    Err(SystemError::Status { program, arguments: arguments.join(" "), status })
+    machine.run(SYSTEMCTL, &arguments)
 }

@@ -49,6 +49,7 @@ units! {
     "salt-bridge-tcp-policy.socket" wanted by "sockets.target",
     "salt-bridge-tcp-policy.service",
     "salt-bridge-recover.service" wanted by "multi-user.target",
+    "salt-bridge-expire.service" wanted by "multi-user.target",
 }
 
 /// Units, the user's file, and the links that enable; of a package's only the latter.

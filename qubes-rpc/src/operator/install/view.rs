@@ -44,7 +44,7 @@ impl<'a> Shown<'a> {
     fn of(step: &'a Step) -> Self {
         let shown = Self { step: step.describe(), path: None, sha256: None, text: None };
         match step {
-            Step::System(_) => shown,
+            Step::System(_) | Step::Created(_) => shown,
             Step::Path { path, goal: Goal::File { content, .. }, .. } => Self {
                 path: Some(path),
                 sha256: Some(sha256(content)),

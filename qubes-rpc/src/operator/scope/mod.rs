@@ -4,25 +4,30 @@
 //! moment is wider than what was granted before or is granted after.
 
 mod edit;
+mod follow;
+mod table;
 
-use std::{fs::File, io, process::ExitCode, time::SystemTime};
+use std::{io, process::ExitCode, time::SystemTime};
 
 use admin_api::QubeName;
 use clap::{Args, Subcommand};
 use contract::Power;
-use policy::{Grant, Powers, Scope, Target, TcpRule, Until, render_deny_all, render_policy};
-use rustix::fs::{FlockOperation, flock};
+use policy::{Powers, Scope, Target};
 use serde::Serialize;
 
-use self::edit::Edit;
-pub(crate) use self::edit::{EditError, deciding_line, shown_target};
+use self::{
+    edit::Edit,
+    follow::{Followed, deny_all, follow},
+    table::{Row, rows, show},
+};
+pub(crate) use self::{
+    edit::{EditError, deciding_line, shown_target},
+    follow::{Lock, write_real_policy},
+};
 use super::{OperatorError, Place, qubesd, shown, when::When};
 use crate::{
-    journal, pause,
     replace::replace_file,
     scope_file::{ScopeFileError, read_scope_text},
-    services,
-    tcp_policy::withdraw_ended,
 };
 
 /// What to do with the scope.
@@ -48,7 +53,7 @@ pub(crate) enum Command {
         #[arg(long, value_name = "TIME")]
         until: Option<When>,
         #[command(flatten)]
-        agent: OneAgent,
+        to: To,
         /// Also when qubesd does not know the qube, or cannot be asked.
         #[arg(long)]
         force: bool,
@@ -59,7 +64,7 @@ pub(crate) enum Command {
         #[arg(value_parser = target)]
         target: Target,
         #[command(flatten)]
-        agent: OneAgent,
+        to: To,
     },
     /// Add powers to a grant. A power given as POWER:ask is asked for from now on.
     Grant {
@@ -70,7 +75,7 @@ pub(crate) enum Command {
         #[arg(value_parser = Powers::parse)]
         powers: Powers,
         #[command(flatten)]
-        agent: OneAgent,
+        to: To,
     },
     /// Take powers from a grant; without any power left it is removed.
     Revoke {
@@ -81,7 +86,7 @@ pub(crate) enum Command {
         #[arg(value_parser = Powers::parse)]
         powers: Powers,
         #[command(flatten)]
-        agent: OneAgent,
+        to: To,
     },
     /// Set when a grant ends.
     Until {
@@ -91,10 +96,24 @@ pub(crate) enum Command {
         /// As 2026-12-01T18:00:00Z, or from now on, as +90m, +8h or +7d, or never.
         time: When,
         #[command(flatten)]
-        agent: OneAgent,
+        to: To,
     },
-    /// Write policy again from the scope, and remove what ended grants leave behind.
-    Refresh,
+    /// Let policy and the timer follow the scope, and remove what ended grants leave behind.
+    Refresh {
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+/// Whose scope changes, and how that is told.
+#[derive(Debug, Args)]
+pub(crate) struct To {
+    #[command(flatten)]
+    agent: OneAgent,
+    /// Print JSON: what changed, and the scope after it.
+    #[arg(long)]
+    json: bool,
 }
 
 /// Whose scope it is.
@@ -139,41 +158,59 @@ pub(crate) enum ScopeCommandError {
     Write(&'static str, #[source] io::Error),
 }
 
-/// Keeps two commands that change the same files apart, as long as it lives.
-#[derive(Debug)]
-pub(crate) struct Lock(#[expect(dead_code, reason = "its being open is the lock")] File);
-
-impl Lock {
-    /// Waits for other commands to end.
-    pub(crate) fn take(place: &Place) -> io::Result<Self> {
-        let folder = File::open(place.paths.root().join("etc/qubes"))?;
-        flock(&folder, FlockOperation::LockExclusive)?;
-        Ok(Self(folder))
-    }
-}
-
 /// Runs one command.
 pub(crate) fn run(command: Command, place: &Place) -> Result<ExitCode, OperatorError> {
     let now = SystemTime::now();
-    let (agent, target, change, force) = match command {
+    let (to, target, edit, force) = match command {
         Command::Show { agent, json } => return show(place, agent.agent.as_ref(), json, now),
-        Command::Refresh => return refresh(place, now),
-        Command::Add { target, powers, until, agent, force } => {
+        Command::Refresh { json } => return refresh(place, json, now),
+        Command::Add { target, powers, until, to, force } => {
             let until = until.and_then(|until| until.moment(now));
-            (agent, target, Edit::Add(powers.unwrap_or_else(Powers::bare), until), force)
+            (to, target, Edit::Add(powers.unwrap_or_else(Powers::bare), until), force)
         }
-        Command::Remove { target, agent } => (agent, target, Edit::Remove, false),
-        Command::Grant { target, powers, agent } => (agent, target, Edit::Grant(powers), false),
-        Command::Revoke { target, powers, agent } => {
+        Command::Remove { target, to } => (to, target, Edit::Remove, false),
+        Command::Grant { target, powers, to } => (to, target, Edit::Grant(powers), false),
+        Command::Revoke { target, powers, to } => {
             let powers: Vec<Power> = powers.iter().map(|(power, _)| power).collect();
-            (agent, target, Edit::Revoke(powers), false)
+            (to, target, Edit::Revoke(powers), false)
         }
-        Command::Until { target, time, agent } => {
-            (agent, target, Edit::Until(time.moment(now)), false)
-        }
+        Command::Until { target, time, to } => (to, target, Edit::Until(time.moment(now)), false),
     };
-    change_file(place, agent.agent, &target, &change, force, now)?;
+    let changed = change_file(place, to.agent.agent, &target, &edit, force, now)?;
+    if to.json {
+        shown::show_json(&changed)?;
+    } else {
+        shown::show_text(&changed.text())?;
+    }
     Ok(ExitCode::SUCCESS)
+}
+
+/// What a command changed.
+#[derive(Debug, Serialize)]
+struct Changed {
+    agent: String,
+    target: String,
+    before: Option<Row>,
+    after: Option<Row>,
+    #[serde(flatten)]
+    followed: Followed,
+    scope: Vec<Row>,
+}
+
+impl Changed {
+    fn text(&self) -> String {
+        let Self { agent, target, after, .. } = self;
+        let mut told = match after {
+            Some(row) => format!("{agent}: {}\n", row.line),
+            None => format!("{agent}: {target} is not granted any more\n"),
+        };
+        told += &removed(&self.followed);
+        told
+    }
+}
+
+fn removed(followed: &Followed) -> String {
+    followed.removed_rules.iter().map(|rule| format!("removed: {rule}\n")).collect()
 }
 
 fn change_file(
@@ -183,7 +220,7 @@ fn change_file(
     change: &Edit,
     force: bool,
     now: SystemTime,
-) -> Result<(), OperatorError> {
+) -> Result<Changed, OperatorError> {
     use ScopeCommandError as E;
     let _lock = Lock::take(place).map_err(|error| E::Write("/etc/qubes", error))?;
     let (text, before) = read(place)?;
@@ -204,19 +241,19 @@ fn change_file(
     }
     replace_file(&place.paths.scope(), text.as_bytes(), 0o644)
         .map_err(|error| E::Write("the operator's file", error))?;
-    let withdrawn = follow(place, &after, now)?;
-    let left = after.block(&agent).and_then(|block| {
-        block.grants().iter().find(|grant| grant.target == *target).map(Grant::render)
-    });
-    let target = shown_target(target);
-    let mut told = match left {
-        Some(line) => format!("{agent}: {line}\n"),
-        None => format!("{agent}: {target} is not granted any more\n"),
+    let followed = follow(place, &after, now)?;
+    let row = |scope: &Scope| {
+        let grant = scope.block(&agent)?.grants().iter().find(|grant| grant.target == *target)?;
+        Some(Row::of(&agent, grant, now))
     };
-    for rule in withdrawn {
-        told += &format!("removed: {rule}\n");
-    }
-    shown::show_text(&told)
+    Ok(Changed {
+        agent: agent.to_string(),
+        target: shown_target(target),
+        before: row(&before),
+        after: row(&after),
+        followed,
+        scope: rows(&after, now),
+    })
 }
 
 fn read(place: &Place) -> Result<(String, Scope), ScopeCommandError> {
@@ -242,103 +279,31 @@ fn must_exist(place: &Place, name: &QubeName) -> Result<(), OperatorError> {
     }
 }
 
-/// Lets policy follow the scope; the `qubes.ConnectTCP` rules that ended with a grant.
-pub(crate) fn follow(
-    place: &Place,
-    scope: &Scope,
-    now: SystemTime,
-) -> Result<Vec<TcpRule>, OperatorError> {
-    use ScopeCommandError as E;
-    if place.paths.install_journal().exists() {
-        return Err(E::Unfinished.into());
-    }
-    write_policy(place, scope, now).map_err(|error| E::Write("the policy file", error))?;
-    match qubesd::wait_for(withdraw_ended(&place.host()))? {
-        Ok(withdrawn) => Ok(withdrawn),
-        Err(error) => {
-            journal::say(&format!(
-                "qubes.ConnectTCP rules could not be looked at; run `saltbridged scope refresh` \
-                 later: {}",
-                crate::error::chain(&error)
-            ));
-            Ok(Vec::new())
-        }
-    }
-}
-
-/// Writes the policy that the scope means now; the one that denies everything while paused.
-pub(crate) fn write_policy(place: &Place, scope: &Scope, now: SystemTime) -> io::Result<()> {
-    if !pause::is_paused(&place.paths) {
-        return write_real_policy(place, scope, now);
-    }
-    let text = render_deny_all(&services::lines());
-    replace_file(&place.paths.services_policy(), text.as_bytes(), 0o644)
-}
-
-/// Writes the policy that the scope means now, paused or not.
-pub(crate) fn write_real_policy(place: &Place, scope: &Scope, now: SystemTime) -> io::Result<()> {
-    let text = render_policy(scope, &services::lines(), now);
-    replace_file(&place.paths.services_policy(), text.as_bytes(), 0o644)
-}
-
-fn refresh(place: &Place, now: SystemTime) -> Result<ExitCode, OperatorError> {
+/// Lets everything follow the scope as it is.
+fn refresh(place: &Place, json: bool, now: SystemTime) -> Result<ExitCode, OperatorError> {
     use ScopeCommandError as E;
     let _lock = Lock::take(place).map_err(|error| E::Write("/etc/qubes", error))?;
     let (_, scope) = match read(place) {
         Ok(read) => read,
         Err(error) => {
             // The daemon refuses everything; policy need not wait for a call to do so.
-            let text = render_deny_all(&services::lines());
-            replace_file(&place.paths.services_policy(), text.as_bytes(), 0o644)
-                .map_err(|error| E::Write("the policy file", error))?;
+            deny_all(place).map_err(|error| E::Write("the policy file", error))?;
             return Err(error.into());
         }
     };
-    for rule in follow(place, &scope, now)? {
-        shown::show_text(&format!("removed: {rule}\n"))?;
+    let followed = follow(place, &scope, now)?;
+    if json {
+        shown::show_json(&Refreshed { followed, scope: rows(&scope, now) })?;
+    } else {
+        shown::show_text(&removed(&followed))?;
     }
     Ok(ExitCode::SUCCESS)
 }
 
-/// One line of the table.
+/// What a refresh changed.
 #[derive(Debug, Serialize)]
-pub(crate) struct Row {
-    agent: String,
-    target: String,
-    powers: String,
-    until: Option<String>,
-    ended: bool,
-}
-
-/// Every grant of the scope.
-pub(crate) fn rows(scope: &Scope, now: SystemTime) -> Vec<Row> {
-    let of_block = |block: &policy::Block| {
-        let agent = block.agent().to_string();
-        let row = |grant: &Grant| Row {
-            agent: agent.clone(),
-            target: shown_target(&grant.target),
-            powers: grant.powers.to_string(),
-            until: grant.until.as_ref().map(Until::to_string),
-            ended: grant.has_ended(now),
-        };
-        block.grants().iter().map(row).collect::<Vec<_>>()
-    };
-    scope.blocks().iter().flat_map(of_block).collect()
-}
-
-fn show(
-    place: &Place,
-    agent: Option<&QubeName>,
-    json: bool,
-    now: SystemTime,
-) -> Result<ExitCode, OperatorError> {
-    let (_, scope) = read(place)?;
-    let mut rows = rows(&scope, now);
-    rows.retain(|row| agent.is_none_or(|agent| row.agent == agent.as_str()));
-    shown::show_rows(json, &["agent", "target", "powers", "until", "state"], &rows, |row| {
-        let until = row.until.clone().unwrap_or_else(|| "-".into());
-        let state = if row.ended { "ended" } else { "granted" };
-        vec![row.agent.clone(), row.target.clone(), row.powers.clone(), until, state.into()]
-    })?;
-    Ok(ExitCode::SUCCESS)
+struct Refreshed {
+    #[serde(flatten)]
+    followed: Followed,
+    scope: Vec<Row>,
 }
