@@ -10,7 +10,7 @@ use crate::{
     error::chain,
     host::Host,
     pause::is_paused,
-    scope_file::read_scope,
+    scope_file::read_granted,
     service::{Admitted, Entry},
     services::SERVICES,
     view::View,
@@ -56,7 +56,7 @@ pub(crate) async fn admit(
     if is_paused(&host.paths) {
         return Err(refused("everything is paused"));
     }
-    let scope = read_scope(&host.paths.scope(), host.trusted)
+    let scope = read_granted(&host.paths, host.trusted)
         .map_err(|error| NotAdmitted::Refused(format!("operator's file: {}", chain(&error))))?;
     let entry = SERVICES
         .iter()
@@ -92,7 +92,7 @@ pub(crate) async fn admit(
 /// Whether the operator's file still grants a call that was admitted.
 pub(crate) fn is_granted(host: &Host, descriptor: &Descriptor, now: SystemTime) -> bool {
     let entry = SERVICES.iter().find(|entry| entry.name == descriptor.service);
-    let (Some(entry), Ok(scope)) = (entry, read_scope(&host.paths.scope(), host.trusted)) else {
+    let (Some(entry), Ok(scope)) = (entry, read_granted(&host.paths, host.trusted)) else {
         return false;
     };
     let Ok(caller) = scope.caller(&descriptor.source) else { return false };

@@ -25,7 +25,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     error::chain, host::Host, journal, operator, paths::Paths, relay::relay,
-    scope_file::read_scope, serve::serve, services, tcp_policy::serve_tcp_policy,
+    scope_file::read_granted, serve::serve, services,
+    settings::read_settings, tcp_policy::serve_tcp_policy,
 };
 
 /// dom0's side of Salt Bridge: decides what an agent in one qube may do to other qubes, and does it.
@@ -168,6 +169,9 @@ fn dispatch(arguments: Arguments) -> Result<ExitCode, Failure> {
     match arguments.command {
         Command::Serve { listen, qrexec_client, command_ceiling } => {
             let host = Host::new(paths, trusted, ceiling(command_ceiling), qrexec_client);
+            if let Err(error) = read_settings(&host.paths, trusted) {
+                journal::say(&format!("{}; every call is refused", chain(&error)));
+            }
             // A daemon that systemd can start again need not wait for work.
             let idle = listen.is_none().then_some(limits::IDLE);
             on_one_thread(listen, |listener, stop| serve(Rc::new(host), listener, idle, stop))
@@ -188,7 +192,7 @@ fn dispatch(arguments: Arguments) -> Result<ExitCode, Failure> {
             let text = if deny_all {
                 policy::render_deny_all(&lines)
             } else {
-                let scope = read_scope(&paths.scope(), trusted).map_err(Failure::Scope)?;
+                let scope = read_granted(&paths, trusted).map_err(Failure::Scope)?;
                 policy::render_policy(&scope, &lines, SystemTime::now())
             };
             if json { print_json(&serde_json::json!({ "policy": text })) } else { print(&text) }

@@ -35,6 +35,7 @@ pub mod serve;
 pub mod service;
 pub mod services;
 mod tcp_policy;
+pub mod settings;
 mod tcp_rules;
 mod times;
 mod under_way;

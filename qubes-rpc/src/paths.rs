@@ -85,6 +85,16 @@ impl Paths {
         self.at("etc/salt-bridge/settings.toml")
     }
 
+    /// What the operator told qubes-mcp.
+    pub fn qubes_mcp(&self) -> PathBuf {
+        self.at("etc/qmcp")
+    }
+
+    /// The qubes that are being made, and those that are to be removed, a file for each.
+    pub fn births(&self) -> PathBuf {
+        self.at("var/lib/salt-bridge/ledger/births")
+    }
+
     /// What an installation is doing; missing when none is under way.
     pub fn install_journal(&self) -> PathBuf {
         self.at("var/lib/salt-bridge/journal")

@@ -6,6 +6,11 @@ use contract::limits::SCOPE_BYTES;
 use policy::{Scope, ScopeError};
 use rustix::fs::{FileType, Mode, OFlags, fstat, open};
 
+use crate::{
+    paths::Paths,
+    settings::{SettingsError, read_settings},
+};
+
 /// Why the operator's file grants nothing. Each of these refuses every call.
 #[derive(Debug, thiserror::Error)]
 pub enum ScopeFileError {
@@ -38,6 +43,9 @@ pub enum ScopeFileError {
     /// Not text.
     #[error("it is not UTF-8")]
     Encoding,
+    /// The operator's settings, which say what tags mean, cannot be used.
+    #[error("the operator's settings cannot be used")]
+    Settings(#[source] SettingsError),
     /// A line that grants nothing clear.
     #[error(transparent)]
     Scope(#[from] ScopeError),
@@ -48,11 +56,28 @@ pub fn read_scope(path: &Path, trusted: u32) -> Result<Scope, ScopeFileError> {
     read_scope_text(path, trusted).map(|(_, scope)| scope)
 }
 
+/// The scope of a dom0 under the operator's rules for tags.
+///
+/// # Errors
+/// The operator's file or the operator's settings cannot be used.
+pub fn read_granted(paths: &Paths, trusted: u32) -> Result<Scope, ScopeFileError> {
+    let scope = read_scope(&paths.scope(), trusted)?;
+    let settings = read_settings(paths, trusted).map_err(ScopeFileError::Settings)?;
+    Ok(scope.under(settings.rules()))
+}
+
 /// The same with the text, for those who change it.
 pub(crate) fn read_scope_text(
     path: &Path,
     trusted: u32,
 ) -> Result<(String, Scope), ScopeFileError> {
+    let text = read_trusted_text(path, trusted)?;
+    let scope = Scope::parse(&text)?;
+    Ok((text, scope))
+}
+
+/// Reads the text of a regular file of `trusted`'s that nobody else may write.
+pub(crate) fn read_trusted_text(path: &Path, trusted: u32) -> Result<String, ScopeFileError> {
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
     let file = open(path, flags, Mode::empty()).map_err(ScopeFileError::Open)?;
     let status = fstat(&file).map_err(ScopeFileError::Open)?;
@@ -73,9 +98,7 @@ pub(crate) fn read_scope_text(
     if text.len() > SCOPE_BYTES {
         return Err(ScopeFileError::TooLarge);
     }
-    let text = String::from_utf8(text).map_err(|_| ScopeFileError::Encoding)?;
-    let scope = Scope::parse(&text)?;
-    Ok((text, scope))
+    String::from_utf8(text).map_err(|_| ScopeFileError::Encoding)
 }
 
 #[cfg(test)]

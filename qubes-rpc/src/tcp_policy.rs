@@ -22,7 +22,7 @@ use crate::{
     journal,
     pause::is_paused,
     replace::replace_file,
-    scope_file::read_scope,
+    scope_file::read_granted,
 };
 
 /// The longest message, in bytes.
@@ -212,7 +212,7 @@ pub(crate) async fn put_back(host: &Host, rules: Vec<TcpRule>) -> Result<Vec<Tcp
 
 /// Whether any agent holds the power `net` over both ends now.
 async fn granted(host: &Host, rule: &TcpRule) -> Result<bool, Error> {
-    let Ok(scope) = read_scope(&host.paths.scope(), host.trusted) else { return Ok(false) };
+    let Ok(scope) = read_granted(&host.paths, host.trusted) else { return Ok(false) };
     let now = SystemTime::now();
     for agent in scope.agents() {
         let Ok(caller) = scope.caller(agent) else { continue };

@@ -14,7 +14,7 @@ use contract::{Power, limits};
 use futures_util::{StreamExt, TryStreamExt, stream};
 use policy::ManagedQube;
 
-use crate::{error::Error, handle::Handle, scope_file::read_scope, service::Effect, view::View};
+use crate::{error::Error, handle::Handle, scope_file::read_granted, service::Effect, view::View};
 
 /// A qube that the agent sees.
 #[derive(Debug)]
@@ -79,7 +79,7 @@ impl<E: Effect> Handle<'_, E> {
         if !provides {
             return Ok(false);
         }
-        let scope = read_scope(&self.host.paths.scope(), self.host.trusted);
+        let scope = read_granted(&self.host.paths, self.host.trusted);
         let view = scope.ok().and_then(|scope| {
             View::admit(Rc::new(scope), qube.agent(), Power::See, SystemTime::now()).ok()
         });

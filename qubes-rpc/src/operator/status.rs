@@ -8,7 +8,7 @@ use contract::limits;
 use serde::Serialize;
 
 use super::{OperatorError, Place, audit as calls, pause, qubesd, shown};
-use crate::{audit, error::chain, scope_file::read_scope};
+use crate::{audit, error::chain, scope_file::read_granted};
 
 /// How many calls are shown.
 const LAST: usize = 5;
@@ -63,7 +63,7 @@ pub(crate) fn run(asked: &Status, place: &Place) -> Result<ExitCode, OperatorErr
 
 fn collect(place: &Place) -> Result<Shown, OperatorError> {
     let paths = &place.paths;
-    let scope = read_scope(&paths.scope(), place.trusted);
+    let scope = read_granted(paths, place.trusted);
     let host = place.host();
     let list = call::vm::list(Destination::Dom0);
     let qubes = qubesd::wait_for(host.qubesd.call(list, limits::QUBESD))?;

@@ -19,7 +19,7 @@ use self::report::{Health, Report};
 use super::{OperatorError, Place, shown};
 use crate::{
     error::chain,
-    scope_file::{ScopeFileError, read_scope},
+    scope_file::{ScopeFileError, read_granted},
 };
 
 /// Look at everything that Salt Bridge stands on, and say how to mend what is wrong.
@@ -72,7 +72,7 @@ fn inspect_scope(place: &Place, report: &mut Report) -> Option<Scope> {
     const AREA: &str = "operator's file";
     let path = place.paths.scope();
     let shown = path.display();
-    match read_scope(&path, place.trusted) {
+    match read_granted(&place.paths, place.trusted) {
         Ok(scope) => {
             let grants = || scope.blocks().iter().flat_map(policy::Block::grants);
             let is_tag = |target: &Target| matches!(target, Target::Tag(_));
@@ -90,6 +90,10 @@ fn inspect_scope(place: &Place, report: &mut Report) -> Option<Scope> {
                 ScopeFileError::Owner { trusted, .. } => format!("run: chown {trusted} {shown}"),
                 ScopeFileError::Mode { mode } => {
                     format!("run: chmod {:04o} {shown}", mode & !0o022)
+                }
+                ScopeFileError::Settings(_) => {
+                    let settings = place.paths.settings();
+                    format!("mend {}; until then every call is refused", settings.display())
                 }
                 ScopeFileError::Read(_)
                 | ScopeFileError::NotAFile
