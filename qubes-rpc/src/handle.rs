@@ -19,9 +19,10 @@ use crate::{
     host::{Host, destination},
     run::{
         Body, Ended, FileFailure, FileRange, FileRead, FileWrite, FileWritten, Output, OutputGone,
-        Part, Place, User,
+        Part, Place, RunError, User,
     },
     service::{Change, Effect, Observe, RunningQube},
+    services::command::ParsedCommand,
 };
 
 /// What belongs to one call.
@@ -133,7 +134,7 @@ impl Writer<'_> {
         self,
         on: &RunningQube,
         user: User,
-        command: &str,
+        command: &ParsedCommand,
         deadline: Duration,
     ) -> Result<Ended, Error> {
         let RunningQube(qube) = on;
@@ -141,9 +142,13 @@ impl Writer<'_> {
         let place = Place { qube: &name, user, deadline };
         let stdin = self.body();
         let body = Body { length: length(&stdin), bytes: stdin.as_ref() };
-        let mut sink = Sink(self.call);
-        let runner = &self.host.runner;
-        Ok(runner.command(place, command.as_bytes(), body, &mut sink, &self.call.gone).await?)
+        let mut sink = CommandSink { call: self.call, no_folder: None };
+        let (runner, gone) = (&self.host.runner, &self.call.gone);
+        let ended = runner.command(place, &command.as_command(), body, &mut sink, gone).await;
+        match (ended, sink.no_folder) {
+            (Err(RunError::Unready { .. }), Some(reason)) => Err(command.no_folder(&reason)),
+            (ended, _) => Ok(ended?),
+        }
     }
 
     /// Writes the bytes behind the request to a file.
@@ -179,6 +184,24 @@ struct Sink<'h>(&'h Call);
 impl Output for Sink<'_> {
     async fn bytes(&mut self, stream: Stream, bytes: Bytes) -> Result<(), OutputGone> {
         self.0.answer.bytes(stream, bytes).await.map_err(|_| OutputGone)
+    }
+}
+
+/// Passes the output of a command on to the caller, and keeps why its folder cannot be entered.
+struct CommandSink<'h> {
+    call: &'h Call,
+    no_folder: Option<String>,
+}
+
+impl Output for CommandSink<'_> {
+    async fn bytes(&mut self, stream: Stream, bytes: Bytes) -> Result<(), OutputGone> {
+        self.call.answer.bytes(stream, bytes).await.map_err(|_| OutputGone)
+    }
+
+    fn note(&mut self, _stream: Stream, line: &[u8]) {
+        if let Some(reason) = line.strip_prefix(b"cwd ") {
+            self.no_folder = Some(String::from_utf8_lossy(reason).into_owned());
+        }
     }
 }
 

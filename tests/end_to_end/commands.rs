@@ -50,6 +50,31 @@ fn a_command_as_root_is_root_and_the_other_is_not() {
 }
 
 #[test]
+fn a_program_runs_exactly_in_its_folder_with_its_variables_and_its_input() {
+    on_host(async |machine| {
+        let mut client = machine.client().await;
+        let script = "printf '%s|' \"$PWD\" \"$A\" \"$@\"; cat";
+        let arguments = json!({"vm_name": "work", "argv": ["bash", "-c", script, "x", "a b", "*"],
+            "cwd": "/tmp", "env": {"A": "it's"}, "stdin": "/wA=", "stdin_encoding": "base64"});
+        for tool in ["exec_in_vm", "exec_in_vm_root"] {
+            let result = ok(&mut client, tool, arguments.clone()).await;
+            assert_eq!(result["exit_code"], 0, "{result}");
+            assert_eq!(result["stdout_bytes"], 18, "{result}");
+        }
+        let arguments = json!({"vm_name": "work", "argv": ["cat"], "stdin": "one\ntwo"});
+        assert_eq!(ok(&mut client, "exec_in_vm", arguments).await["stdout"], "one\ntwo");
+        let missing = json!({"vm_name": "work", "argv": ["no such program"]});
+        let result = ok(&mut client, "exec_in_vm", missing).await;
+        assert_eq!(result["exit_code"], 127);
+        assert!(result["stderr"].as_str().unwrap().contains("no such program: not found"));
+        let nowhere = json!({"vm_name": "work", "command": "touch ran", "cwd": "none"});
+        let sentence = error(&mut client, "exec_in_vm", nowhere).await;
+        assert!(sentence.contains("cwd \"none\": No such file or directory"), "{sentence}");
+        assert!(!machine.home("work").join("ran").exists());
+    });
+}
+
+#[test]
 fn output_of_any_bytes_comes_exactly_or_with_both_ends_kept() {
     on_host(async |machine| {
         let mut client = machine.client().await;

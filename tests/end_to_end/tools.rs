@@ -17,8 +17,17 @@ type Promise = (
     &'static [(&'static str, &'static str)],
 );
 
-const EXEC: &[(&str, &str)] =
-    &[("vm_name", "!"), ("command", "!"), ("timeout_seconds", "30"), ("max_output", "8000")];
+const EXEC: &[(&str, &str)] = &[
+    ("vm_name", "!"),
+    ("command", "null"),
+    ("argv", "null"),
+    ("cwd", "null"),
+    ("env", "{}"),
+    ("stdin", "null"),
+    ("stdin_encoding", "\"utf-8\""),
+    ("timeout_seconds", "30"),
+    ("max_output", "8000"),
+];
 const EXECUTED: &[(&str, &str)] = &[
     ("exit_code", "integer null"),
     ("stdout", "string"),
@@ -238,6 +247,12 @@ fn wrong_calls() -> Vec<(&'static str, Value)> {
         ("start_vm", json!({"vm_name": 7})),
         ("exec_in_vm", json!({"vm_name": "work"})),
         ("exec_in_vm", json!({"vm_name": "work", "command": ""})),
+        ("exec_in_vm", json!({"vm_name": "work", "command": "id", "argv": ["id"]})),
+        ("exec_in_vm", json!({"vm_name": "work", "argv": []})),
+        ("exec_in_vm", json!({"vm_name": "work", "argv": "id"})),
+        ("exec_in_vm", json!({"vm_name": "work", "argv": ["touch", "y"], "cwd": "none"})),
+        ("exec_in_vm", json!({"vm_name": "work", "command": "id", "env": {"1": "x"}})),
+        ("exec_in_vm", json!({"vm_name": "work", "command": "id", "env": {"A": 1}})),
         ("exec_in_vm", json!({"vm_name": "work", "command": "id", "timeout_seconds": 0})),
         ("exec_in_vm", json!({"vm_name": "work", "command": "id", "timeout_seconds": "x"})),
         ("exec_in_vm", json!({"vm_name": "work", "command": "id", "max_output": 9_999_999})),

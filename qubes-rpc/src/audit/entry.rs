@@ -15,8 +15,13 @@ const DETAIL_BYTES: usize = 1024;
 const QUBE_BYTES: usize = 64;
 /// Parameters that are written down; of any other one, which may be a file's content, the length
 /// and the digest are.
-const TOLD: [&str; 17] = [
+const TOLD: [&str; 22] = [
     "command",
+    "argv",
+    "cwd",
+    "handle",
+    "stream",
+    "host",
     "file_path",
     "file_path_base64",
     "encoding",
@@ -122,7 +127,8 @@ impl Entry {
         self.args = args
             .iter()
             .map(|(name, value)| {
-                let hidden = name == "command" && commands == Commands::Digest;
+                let hidden =
+                    ["command", "argv"].contains(&name.as_str()) && commands == Commands::Digest;
                 (name.clone(), told(value, TOLD.contains(&name.as_str()) && !hidden))
             })
             .take(64)

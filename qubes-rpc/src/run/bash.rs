@@ -32,6 +32,20 @@ pub(super) fn render_format(script: &mut String, name: &str, content: &[u8]) {
     script.push_str("'\n");
 }
 
+/// Renders texts as words of bash, for `eval "list=($words)"`: each becomes exactly one of the list.
+pub(super) fn render_words(words: &[String]) -> Result<String, NulByte> {
+    let mut script = String::new();
+    for word in words {
+        if word.contains('\0') {
+            return Err(NulByte);
+        }
+        script.push_str("$'");
+        render_octal(&mut script, word.as_bytes(), b"'\\");
+        script.push_str("' ");
+    }
+    Ok(script)
+}
+
 /// Renders the line on which bash takes in `script` as one block and only then runs it.
 ///
 /// bash reads a script from a pipe byte by byte; `read -N` takes the rest at once, and a script that
@@ -75,6 +89,13 @@ mod tests {
         let mut script = String::new();
         render_format(&mut script, "format", b"100%\0'\\");
         assert_eq!(script, "unset -v format;format='100\\045\\000\\047\\134'\n");
+    }
+
+    #[test]
+    fn words_stay_apart_whatever_they_hold() {
+        let words = ["ls", "a b", "it's", ""].map(str::to_owned);
+        assert_eq!(render_words(&words).unwrap(), "$'ls' $'a b' $'it\\047s' $'' ");
+        assert_eq!(render_words(&["a\0".to_owned()]), Err(NulByte));
     }
 
     #[test]

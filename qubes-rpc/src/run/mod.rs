@@ -32,6 +32,7 @@ use contract::limits;
 mod bash;
 mod call;
 mod child;
+mod command;
 mod failure;
 mod marker;
 mod network;
@@ -42,6 +43,7 @@ mod tests;
 mod write;
 
 pub use bash::NulByte;
+pub use command::{Command, Program};
 pub use failure::FileFailure;
 pub use marker::fuzz_markers;
 pub use network::{Part, PartName};

@@ -36,35 +36,8 @@ impl Runner {
         Self { program }
     }
 
-    /// Runs a command line by bash, in a session of its own.
-    ///
-    /// stdin is the body and then the end of input. Not cancel safe: dropped half-way, the work is
-    /// killed, but nobody waits for that. Use `cancel`, after which this returns within
-    /// [`limits::KILL`] and a little.
-    pub async fn command<R, O>(
-        &self,
-        place: Place<'_>,
-        command: &[u8],
-        body: Body<R>,
-        output: &mut O,
-        cancel: &CancellationToken,
-    ) -> Result<Ended, RunError>
-    where
-        R: AsyncRead + Unpin,
-        O: Output,
-    {
-        let text = include_str!("command.sh");
-        self.script(
-            place,
-            Script { text, variables: &[("command", command)] },
-            body,
-            output,
-            cancel,
-        )
-        .await
-    }
-
-    /// Runs a script of ours, in a process group of its own. Otherwise as [`Self::command`].
+    /// Runs a script of ours, in a process group of its own. Otherwise as
+    /// [`Self::command`].
     pub async fn script<R, O>(
         &self,
         place: Place<'_>,

@@ -14,6 +14,7 @@ pub mod vm_shutdown;
 pub mod vm_start;
 pub mod vm_write_file;
 
+pub(crate) mod command;
 mod file_path;
 pub mod network;
 pub mod rules;

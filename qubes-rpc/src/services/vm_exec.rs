@@ -1,6 +1,6 @@
 //! `exec_in_vm`.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use contract::{Fault, Power, Stream, limits};
 use serde::{Deserialize, Serialize};
@@ -11,7 +11,8 @@ use crate::{
     handle::Writer,
     host::Host,
     run::{Ended, User},
-    service::{Bytes, Change, RunningQube, Service},
+    service::{Body, Bytes, Change, RunningQube, Service},
+    services::command::{ParsedCommand, STDIN},
 };
 
 /// The service.
@@ -23,10 +24,23 @@ pub struct VmExec;
 #[serde(deny_unknown_fields)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Request {
-    /// A command line for bash, for example "ls -l /tmp | head". May have several lines.
-    pub command: String,
+    /// A command line for bash, for example "ls -l /tmp | head". May have several lines. Give this
+    /// or argv.
+    #[serde(default)]
+    pub command: Option<String>,
+    /// A program and its arguments, which reach it exactly as they are, for example
+    /// ["ls", "-l", "a b"]: no shell reads them. Give this or command.
+    #[serde(default)]
+    pub argv: Option<Vec<String>>,
+    /// The folder in which the command begins; the user's home when left out. A relative one is
+    /// relative to that. Where it cannot be entered, nothing is run.
+    #[serde(default)]
+    pub cwd: Option<String>,
+    /// Environment variables of the command, as {"NAME": "value"}.
+    #[serde(default)]
+    pub env: BTreeMap<String, String>,
     /// After this many seconds the command and all its children are killed, and what it printed
-    /// so far is returned.
+    /// so far is returned with timed_out. For longer work use start_job.
     #[serde(default = "default_timeout")]
     #[cfg_attr(feature = "schema", schemars(range(min = 1)))]
     pub timeout_seconds: u64,
@@ -84,6 +98,7 @@ pub(crate) const OUTPUT: &[Bytes] = &[
 impl Service for VmExec {
     const NAME: &str = "VmExec";
     const TOOL: Option<&str> = Some("exec_in_vm");
+    const BATCH: Option<&str> = Some("exec_in_vms");
     const TITLE: &str = "Run a command in a qube";
     const SUMMARY: &str = "Run a shell command in a qube (virtual machine) as its ordinary user, and return its exit code, standard output and standard error. A command that returns another code than 0 is no error of the tool. The qube is started first if you may do that. The command is killed with its children at its time limit; what it detached itself with setsid goes on after a normal end.";
     const POWER: Power = Power::Exec;
@@ -91,6 +106,7 @@ impl Service for VmExec {
     const IDEMPOTENT: bool = false;
     const OPEN_WORLD: bool = true;
     const LONG: bool = true;
+    const BODY: Option<Body> = Some(STDIN);
     const BYTES: &[Bytes] = OUTPUT;
     type On = RunningQube;
     type Effect = Change;
@@ -120,14 +136,12 @@ pub(crate) fn examine(request: &Request, ceiling: Duration) -> Result<(), Fault>
         let most = limits::OUTPUT_BYTES;
         return Err(Fault::bad_request(format!("max_output must be at most {most}")));
     }
-    if request.command.len() > limits::COMMAND_BYTES {
-        let message = format!("a command may have at most {} bytes", limits::COMMAND_BYTES);
-        return Err(Fault::TooLarge { message });
-    }
-    if request.command.trim().is_empty() || request.command.contains('\0') {
-        return Err(Fault::bad_request("command must hold a command and no NUL"));
-    }
-    Ok(())
+    parse(request).map(|_| ())
+}
+
+fn parse(request: &Request) -> Result<ParsedCommand, Fault> {
+    let Request { command, argv, cwd, env, .. } = request;
+    ParsedCommand::parse(command.as_deref(), argv.as_deref(), cwd.as_deref(), env)
 }
 
 /// Runs the command as this user.
@@ -137,10 +151,11 @@ pub(crate) async fn exec(
     request: Request,
     host: Writer<'_>,
 ) -> Result<Response, Error> {
+    let command = parse(&request)?;
     host.keep_ends(request.max_output);
     let started = Instant::now();
     let deadline = Duration::from_secs(request.timeout_seconds);
-    let exit_code = match host.command(on, user, &request.command, deadline).await? {
+    let exit_code = match host.command(on, user, &command, deadline).await? {
         Ended::Exit(code) => Some(code),
         Ended::TimedOut => None,
         Ended::Cancelled => return Err(Error::Cancelled),

@@ -95,7 +95,9 @@ fn a_body_cut_short_runs_nothing() {
             let body = Body { length, bytes: &b"too short"[..] };
             let mut kept = Kept::default();
             let runner = qube.runner();
-            let ended = runner.command(place(60.0), b"touch ran", body, &mut kept, &never).await;
+            let ended = runner
+                .command(place(60.0), &Command::line(b"touch ran"), body, &mut kept, &never)
+                .await;
             assert!(matches!(ended, Err(RunError::BodyCut)), "{ended:?}");
         }
         assert!(!qube.home().join("ran").exists());
@@ -112,7 +114,9 @@ fn a_body_that_does_not_come_ends_at_the_deadline() {
             let (_open, bytes) = tokio::io::duplex(64);
             let (mut kept, runner) = (Kept::default(), qube.runner());
             let body = Body { length, bytes };
-            let ended = runner.command(place(0.3), b"touch ran", body, &mut kept, &never).await;
+            let ended = runner
+                .command(place(0.3), &Command::line(b"touch ran"), body, &mut kept, &never)
+                .await;
             assert_eq!(ended.unwrap(), Ended::TimedOut);
         }
         assert!(!qube.home().join("ran").exists());
@@ -406,5 +410,106 @@ fn what_the_user_cannot_kill_is_killed_by_root() {
         let (ended, stdout, _) = qube.run("sleep 311 & echo hi; exit 3", b"").await;
         assert_eq!((ended, stdout), (Ended::Exit(3), b"hi\n".to_vec()));
         qube.assert_empty();
+    });
+}
+
+/// Runs a command with these parameters.
+async fn with(qube: &Qube, command: Command<'_>) -> (Result<Ended, RunError>, Kept) {
+    let (mut kept, never) = (Kept::default(), CancellationToken::new());
+    let ended =
+        qube.runner().command(place(60.0), &command, Body::empty(), &mut kept, &never).await;
+    (ended, kept)
+}
+
+fn texts(words: &[&str]) -> Vec<String> {
+    words.iter().map(|word| (*word).to_owned()).collect()
+}
+
+#[test]
+fn a_program_gets_its_arguments_exactly_and_no_shell_reads_them() {
+    block_on(async {
+        let qube = Qube::new();
+        let words = ["a b", "", "$HOME", "`id`", "it's", "\\n", "*", "-e", "\n", "é\u{1}"];
+        let argv = texts(&[&["printf", "<%s>"], &words[..]].concat());
+        let command = Command { program: Program::Argv(&argv), ..Command::line(b"") };
+        let (ended, kept) = with(&qube, command).await;
+        let expected: String = words.iter().map(|word| format!("<{word}>")).collect();
+        assert_eq!((ended.unwrap(), kept.stdout), (Ended::Exit(0), expected.into_bytes()));
+        assert_eq!(kept.stderr, b"");
+        qube.assert_empty();
+    });
+}
+
+#[test]
+fn a_program_that_cannot_be_run_ends_as_bash_says_it() {
+    block_on(async {
+        let qube = Qube::new();
+        fs::write(qube.home().join("plain"), "no program").unwrap();
+        for (program, code, said) in [
+            ("no-such-program", 127, "exec: no-such-program: not found\n"),
+            ("cd", 127, "exec: cd: not found\n"),
+            ("./none", 127, "/none: No such file or directory\n"),
+            ("./plain", 126, "/plain: Permission denied\n"),
+        ] {
+            let argv = texts(&[program, "-x"]);
+            let command = Command { program: Program::Argv(&argv), ..Command::line(b"") };
+            let (ended, kept) = with(&qube, command).await;
+            assert_eq!(ended.unwrap(), Ended::Exit(code), "{program}");
+            let stderr = String::from_utf8_lossy(&kept.stderr).into_owned();
+            assert!(stderr.starts_with("bash: line 1: ") && stderr.contains(said), "{stderr}");
+        }
+    });
+}
+
+#[test]
+fn a_command_begins_in_its_folder_with_its_variables() {
+    block_on(async {
+        let qube = Qube::new();
+        for folder in ["a b", "-", "-P", "it's"] {
+            fs::create_dir(qube.home().join(folder)).unwrap();
+            let env = texts(&["A=x y", "PATH=/nowhere", "UID=5", "B=\n'\\"]);
+            let line = b"printf '%s|' \"${PWD##*/}\" \"$A\" \"$PATH\" \"$B\"";
+            let command = Command { cwd: folder.as_bytes(), env: &env, ..Command::line(line) };
+            let (ended, kept) = with(&qube, command).await;
+            let stdout = String::from_utf8_lossy(&kept.stdout).into_owned();
+            assert_eq!(stdout, format!("{folder}|x y|/nowhere|\n'\\|"), "{ended:?}");
+            assert_eq!((ended.unwrap(), kept.stderr), (Ended::Exit(0), Vec::new()));
+        }
+        let command = Command { cwd: b"/", ..Command::line(b"pwd; pwd >&2") };
+        assert_eq!(with(&qube, command).await.1.stderr, b"/\n");
+        qube.assert_empty();
+    });
+}
+
+#[test]
+fn a_folder_that_cannot_be_entered_is_told_and_nothing_is_run() {
+    block_on(async {
+        let qube = Qube::new();
+        fs::write(qube.home().join("file"), "").unwrap();
+        for (folder, reason) in
+            [("none: x", "cwd No such file or directory"), ("file", "cwd Not a directory")]
+        {
+            let line = Command::line(b"touch ran");
+            let (ended, kept) = with(&qube, Command { cwd: folder.as_bytes(), ..line }).await;
+            assert!(matches!(ended, Err(RunError::Unready { .. })), "{ended:?}");
+            assert_eq!(kept.notes, [reason]);
+            assert!(!qube.home().join("ran").exists());
+        }
+        qube.assert_empty();
+    });
+}
+
+#[test]
+fn stdin_reaches_a_program_too() {
+    block_on(async {
+        let (qube, argv, env) = (Qube::new(), texts(&["cat", "-"]), texts(&["A=b"]));
+        let command = Command { program: Program::Argv(&argv), cwd: b"/", env: &env };
+        for stdin in [&b"it's\0\xff"[..], &pattern(200_000)] {
+            let (mut kept, never) = (Kept::default(), CancellationToken::new());
+            let runner = qube.runner();
+            let ended =
+                runner.command(place(60.0), &command, body_of(stdin), &mut kept, &never).await;
+            assert!(ended.unwrap() == Ended::Exit(0) && kept.stdout == stdin);
+        }
     });
 }

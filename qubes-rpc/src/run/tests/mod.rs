@@ -12,7 +12,7 @@ use contract::Stream;
 use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
 
-use super::{Body, Ended, Output, OutputGone, Place, RunError, Runner, User};
+use super::{Body, Command, Ended, Output, OutputGone, Place, Program, RunError, Runner, User};
 
 /// A folder that is the home of a qube, and the program that leads there.
 struct Qube {
@@ -65,7 +65,9 @@ impl Qube {
         cancel: &CancellationToken,
     ) -> Result<Ended, RunError> {
         let body = body_of(stdin);
-        self.runner().command(place(seconds), command.as_bytes(), body, output, cancel).await
+        self.runner()
+            .command(place(seconds), &Command::line(command.as_bytes()), body, output, cancel)
+            .await
     }
 
     /// Every process that was started in the qube has its home as its folder.
@@ -110,6 +112,7 @@ fn pattern(length: usize) -> Vec<u8> {
 struct Kept {
     stdout: Vec<u8>,
     stderr: Vec<u8>,
+    notes: Vec<String>,
     cancel: Option<(&'static str, CancellationToken)>,
 }
 
@@ -125,6 +128,10 @@ impl Output for Kept {
             cancel.cancel();
         }
         Ok(())
+    }
+
+    fn note(&mut self, _stream: Stream, line: &[u8]) {
+        self.notes.push(String::from_utf8_lossy(line).into_owned());
     }
 }
 

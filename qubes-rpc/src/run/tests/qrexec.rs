@@ -36,7 +36,9 @@ fn a_program_that_is_not_there_is_missing() {
         let never = CancellationToken::new();
         let runner = Runner::new("/nonexistent/qrexec-client".into());
         let mut kept = Kept::default();
-        let error = runner.command(place(1.0), b"true", Body::empty(), &mut kept, &never).await;
+        let error = runner
+            .command(place(1.0), &Command::line(b"true"), Body::empty(), &mut kept, &never)
+            .await;
         assert!(matches!(error, Err(RunError::Missing(_))));
     });
 }
