@@ -3,14 +3,17 @@
 use std::{
     ffi::OsString,
     io::{self, Write},
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::ExitCode,
+    sync::Arc,
 };
 
 use clap::{Parser, Subcommand};
 
 use crate::{
+    agent::Agent,
     catalogue::{CatalogueError, Tools},
+    commands::{self, call, doctor, topology},
     qrexec::Qrexec,
     server::Server,
     stdio,
@@ -46,16 +49,33 @@ pub(crate) struct Calls {
 }
 
 impl Calls {
-    /// The server that makes its calls so.
+    /// The program that makes qrexec calls.
+    pub(crate) fn program(&self) -> &Path {
+        &self.qrexec_client_vm
+    }
+
+    /// The agent that makes its calls so.
+    pub(crate) fn agent(self) -> Result<Arc<Agent>, CatalogueError> {
+        Ok(Arc::new(Agent::new(Tools::compiled()?, Qrexec::new(self.qrexec_client_vm))))
+    }
+
+    /// A server of that agent.
     pub(crate) fn server(self) -> Result<Server, CatalogueError> {
-        Ok(Server::new(Tools::compiled()?, Qrexec::new(self.qrexec_client_vm)))
+        Ok(Server::new(self.agent()?))
     }
 }
 
 /// One row for each command. Its module has the `Arguments` and
 /// `run(Arguments, Calls) -> Result<ExitCode, Error>`; an [`Error`] here keeps its own.
 #[derive(Debug, Subcommand)]
-enum Command {}
+enum Command {
+    /// Call a tool and show its result
+    Call(call::Arguments),
+    /// Find out whether calls reach dom0 and what they may do, and what to do if not
+    Doctor(doctor::Arguments),
+    /// Show the qubes in scope and who gets the network from whom
+    Topology(topology::Arguments),
+}
 
 /// Runs the program with these arguments, of which the first is its own name.
 ///
@@ -73,7 +93,9 @@ pub fn run(args: impl Iterator<Item = OsString>) -> ExitCode {
     let Arguments { calls, command } = arguments;
     let outcome = match command {
         None => serve(calls),
-        Some(command) => match command {},
+        Some(Command::Call(arguments)) => call::run(arguments, calls).map_err(Error::from),
+        Some(Command::Doctor(arguments)) => doctor::run(arguments, calls).map_err(Error::from),
+        Some(Command::Topology(arguments)) => topology::run(&arguments, calls).map_err(Error::from),
     };
     outcome.unwrap_or_else(|error| {
         log(&error);
@@ -90,6 +112,8 @@ enum Error {
     Runtime(#[source] io::Error),
     #[error(transparent)]
     Session(#[from] stdio::SessionError),
+    #[error(transparent)]
+    Command(#[from] commands::CommandError),
 }
 
 fn serve(calls: Calls) -> Result<ExitCode, Error> {

@@ -4,19 +4,26 @@
 //! answer holds are all computed from the rows of `contract/catalogue.json`.
 
 mod addresses;
+mod agent;
 mod answer;
 mod arguments;
 mod batch;
 mod catalogue;
 mod cli;
+mod commands;
 mod dom0;
 mod progress;
+mod prompts;
 mod qrexec;
 mod queue;
 mod reply;
+mod resources;
 mod schema;
 mod server;
 mod stdio;
+mod subscriptions;
+mod topology;
+mod vms;
 
 #[cfg(test)]
 mod testing;

@@ -58,11 +58,6 @@ struct Progress {
 impl Reply {
     /// The most bytes of one stream that are kept: a whole answer, and a note of what was left out.
     const STREAM_BYTES: usize = 2 * 1024 * 1024 + limits::FRAME_BYTES;
-
-    /// The result as the service's own type.
-    pub(crate) fn parse<T: serde::de::DeserializeOwned>(&self) -> Result<T, ReplyError> {
-        Ok(serde_json::from_slice(&self.json)?)
-    }
 }
 
 impl Receiver for Reply {

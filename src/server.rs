@@ -1,25 +1,29 @@
-//! The MCP server: lists the tools and forwards their calls. Nothing per service.
+//! The MCP server: tools, resources and prompts of one client. Nothing per service.
+
+use std::sync::Arc;
 
 use rmcp::{
     ErrorData, RoleServer, ServerHandler,
     model::{
-        CacheScope, CallToolRequestParams, CallToolResponse, CallToolResult, Implementation,
-        JsonObject, ListToolsResult, PaginatedRequestParams, ServerCapabilities, ServerConfig,
-        Tool,
+        ArgumentInfo, CacheScope, CallToolRequestParams, CallToolResponse, CallToolResult,
+        CompleteRequestParams, CompleteResult, CompletionInfo, GetPromptRequestParams,
+        GetPromptResponse, Implementation, JsonObject, ListPromptsResult,
+        ListResourceTemplatesResult, ListResourcesResult, ListToolsResult, PaginatedRequestParams,
+        ReadResourceRequestParams, ReadResourceResponse, ServerCapabilities, ServerConfig,
+        SubscribeRequestParams, SubscriptionFilter, Tool, UnsubscribeRequestParams,
     },
-    service::RequestContext,
+    service::{RequestContext, SubscriptionContext},
 };
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    agent::Agent,
     answer,
-    arguments::Call,
-    batch,
-    catalogue::{Named, Tools},
-    dom0::Dom0,
-    progress,
-    qrexec::{CallError, Qrexec},
+    catalogue::Named,
+    progress, prompts,
+    resources::{self, Changes, Place, ReadError},
+    subscriptions::{self, Subscriptions},
 };
 
 /// What the model reads about the server as a whole, below 2 KiB, key words first.
@@ -47,23 +51,37 @@ const TOOLS_TTL_MS: u64 = 3_600_000;
 /// The server.
 #[derive(Debug)]
 pub(crate) struct Server {
-    tools: Tools,
+    agent: Arc<Agent>,
     config: ServerConfig,
-    dom0: Dom0,
+    changes: Arc<Changes>,
+    /// What a client of an older revision has subscribed to.
+    subscriptions: Subscriptions,
     hung_up: CancellationToken,
 }
 
 impl Server {
-    /// A server with these tools.
-    pub(crate) fn new(tools: Tools, qrexec: Qrexec) -> Self {
-        let mut config = ServerConfig::new(ServerCapabilities::builder().enable_tools().build());
+    /// A server of what this agent can do, for one client.
+    pub(crate) fn new(agent: Arc<Agent>) -> Self {
+        let changes = Changes::new(Arc::clone(&agent));
+        let builder = ServerCapabilities::builder()
+            .enable_tools()
+            .enable_resources()
+            .enable_prompts()
+            .enable_completions();
+        let capabilities = if changes.available() {
+            builder.enable_resources_subscribe().enable_resources_list_changed().build()
+        } else {
+            builder.build()
+        };
+        let mut config = ServerConfig::new(capabilities);
         config.server_info = Implementation::new("salt-bridge", env!("CARGO_PKG_VERSION"))
             .with_title("Salt Bridge")
             .with_description(
                 "Manages the qubes of this Qubes OS machine that its operator allows.",
             );
         config.instructions = Some(INSTRUCTIONS.into());
-        Self { tools, config, dom0: Dom0::new(qrexec), hung_up: CancellationToken::new() }
+        let hung_up = CancellationToken::new();
+        Self { agent, config, changes, subscriptions: Subscriptions::new(&hung_up), hung_up }
     }
 
     /// Ends every call once it is cancelled: the client has hung up.
@@ -81,7 +99,7 @@ impl Server {
         let work = async move {
             // The sender goes away with the work, and that ends the reports.
             let news = news;
-            self.run(named, arguments, &news).await
+            self.agent.run(named, arguments, &news).await
         };
         let (result, ()) = tokio::join!(work, progress::report(context, receiver));
         match result {
@@ -90,23 +108,26 @@ impl Server {
         }
     }
 
-    async fn run(
+    /// Does this unless the request is cancelled or the client hangs up.
+    async fn unless_over<T>(
         &self,
-        named: Named<'_>,
-        arguments: JsonObject,
-        news: &watch::Sender<String>,
-    ) -> Result<JsonObject, CallError> {
-        match named {
-            Named::One(row) => {
-                let call = Call::parse(row, arguments)?;
-                answer::render_reply(&row.spec, self.dom0.call(row, call, news).await?)
+        context: &RequestContext<RoleServer>,
+        work: impl Future<Output = Result<T, ErrorData>>,
+    ) -> Result<T, ErrorData> {
+        tokio::select! {
+            biased;
+            () = context.ct.cancelled() => Err(ErrorData::internal_error("cancelled", None)),
+            () = self.hung_up.cancelled() => {
+                Err(ErrorData::internal_error("the input ended before the call was done", None))
             }
-            Named::Batch(row, tool) => {
-                let calls = Call::parse_batch(row, &tool.input_schema, arguments)?;
-                Ok(batch::run(&self.dom0, row, calls, news).await)
-            }
+            result = work => result,
         }
     }
+}
+
+/// The error of a list of resources that could not be made.
+fn no_list(error: crate::qrexec::CallError) -> ErrorData {
+    ReadError::Call(error).render("qubes://vms")
 }
 
 impl ServerHandler for Server {
@@ -115,7 +136,7 @@ impl ServerHandler for Server {
     }
 
     fn get_tool(&self, name: &str) -> Option<Tool> {
-        self.tools.by_tool(name).map(|named| named.tool().clone())
+        self.agent.find(name).map(|named| named.tool().clone())
     }
 
     async fn list_tools(
@@ -123,7 +144,7 @@ impl ServerHandler for Server {
         _request: Option<PaginatedRequestParams>,
         _context: RequestContext<RoleServer>,
     ) -> Result<ListToolsResult, ErrorData> {
-        let mut result = ListToolsResult::with_all_items(self.tools.list());
+        let mut result = ListToolsResult::with_all_items(self.agent.tools());
         result.ttl_ms = Some(TOOLS_TTL_MS);
         result.cache_scope = Some(CacheScope::Public);
         Ok(result)
@@ -134,21 +155,130 @@ impl ServerHandler for Server {
         request: CallToolRequestParams,
         context: RequestContext<RoleServer>,
     ) -> Result<CallToolResponse, ErrorData> {
-        let Some(named) = self.tools.by_tool(&request.name) else {
+        let Some(named) = self.agent.find(&request.name) else {
             let message = format!("there is no tool {:?}", request.name);
             return Err(ErrorData::invalid_params(message, None));
         };
         let arguments = request.arguments.unwrap_or_default();
+        let work = async { Ok(self.call(named, arguments, &context).await.into()) };
+        self.unless_over(&context, work).await
+    }
+
+    async fn list_resources(
+        &self,
+        request: Option<PaginatedRequestParams>,
+        context: RequestContext<RoleServer>,
+    ) -> Result<ListResourcesResult, ErrorData> {
+        let after = request.and_then(|request| request.cursor);
+        let work = async { self.agent.vms().await.map_err(no_list) };
+        let vms = self.unless_over(&context, work).await?;
+        let mut result = resources::render_list(&vms, after.as_deref());
+        (result.ttl_ms, result.cache_scope) = (Some(0), Some(CacheScope::Private));
+        Ok(result)
+    }
+
+    async fn list_resource_templates(
+        &self,
+        _request: Option<PaginatedRequestParams>,
+        _context: RequestContext<RoleServer>,
+    ) -> Result<ListResourceTemplatesResult, ErrorData> {
+        let mut result = ListResourceTemplatesResult::with_all_items(resources::templates());
+        (result.ttl_ms, result.cache_scope) = (Some(TOOLS_TTL_MS), Some(CacheScope::Public));
+        Ok(result)
+    }
+
+    async fn read_resource(
+        &self,
+        request: ReadResourceRequestParams,
+        context: RequestContext<RoleServer>,
+    ) -> Result<ReadResourceResponse, ErrorData> {
+        let uri = request.uri;
+        let Some(place) = Place::parse(&uri) else {
+            let data = serde_json::json!({ "uri": uri });
+            return Err(ErrorData::resource_not_found("there is no such resource", Some(data)));
+        };
+        let work = async {
+            resources::read(&self.agent, &place).await.map_err(|error| error.render(&uri))
+        };
+        let result = self.unless_over(&context, work).await?;
+        Ok(result.with_ttl_ms(0).with_cache_scope(CacheScope::Private).into())
+    }
+
+    fn accepted_subscription_filter(
+        &self,
+        requested: &SubscriptionFilter,
+    ) -> Option<SubscriptionFilter> {
+        Some(subscriptions::accept(requested))
+    }
+
+    async fn listen(&self, context: SubscriptionContext) -> Result<(), ErrorData> {
         tokio::select! {
-            biased;
-            () = context.ct.cancelled() => Err(ErrorData::internal_error("cancelled", None)),
-            () = self.hung_up.cancelled() => {
-                Err(ErrorData::internal_error("the input ended before the call was done", None))
-            }
-            result = self.call(named, arguments, &context) => Ok(result.into()),
+            () = context.cancelled() => {}
+            () = self.hung_up.cancelled() => {}
+            () = subscriptions::tell(&context, &self.changes) => {}
         }
+        Ok(())
+    }
+
+    async fn subscribe(
+        &self,
+        request: SubscribeRequestParams,
+        context: RequestContext<RoleServer>,
+    ) -> Result<(), ErrorData> {
+        self.subscriptions.add(&request.uri, &self.changes, context.peer)
+    }
+
+    async fn unsubscribe(
+        &self,
+        request: UnsubscribeRequestParams,
+        _context: RequestContext<RoleServer>,
+    ) -> Result<(), ErrorData> {
+        self.subscriptions.remove(&request.uri);
+        Ok(())
+    }
+
+    async fn list_prompts(
+        &self,
+        _request: Option<PaginatedRequestParams>,
+        _context: RequestContext<RoleServer>,
+    ) -> Result<ListPromptsResult, ErrorData> {
+        let mut result = ListPromptsResult::with_all_items(prompts::list());
+        (result.ttl_ms, result.cache_scope) = (Some(TOOLS_TTL_MS), Some(CacheScope::Public));
+        Ok(result)
+    }
+
+    async fn get_prompt(
+        &self,
+        request: GetPromptRequestParams,
+        _context: RequestContext<RoleServer>,
+    ) -> Result<GetPromptResponse, ErrorData> {
+        let given = request.arguments.unwrap_or_default();
+        prompts::render(&request.name, &given).map(Into::into)
+    }
+
+    async fn complete(
+        &self,
+        request: CompleteRequestParams,
+        context: RequestContext<RoleServer>,
+    ) -> Result<CompleteResult, ErrorData> {
+        let ArgumentInfo { name, value, .. } = request.argument;
+        if !prompts::QUBE_ARGUMENTS.contains(&name.as_str()) {
+            return Ok(CompleteResult::default());
+        }
+        let work = async { self.agent.vms().await.map_err(no_list) };
+        let vms = self.unless_over(&context, work).await?;
+        let mut names: Vec<String> = vms.into_iter().map(|vm| vm.name).collect();
+        names.retain(|name| name.starts_with(&value));
+        let total = u32::try_from(names.len()).ok();
+        let more = names.len() > CompletionInfo::MAX_VALUES;
+        names.truncate(CompletionInfo::MAX_VALUES);
+        let info = CompletionInfo::with_pagination(names, total, more)
+            .map_err(|error| ErrorData::internal_error(error, None))?;
+        Ok(CompleteResult::new(info))
     }
 }
 
+#[cfg(test)]
+mod reading;
 #[cfg(test)]
 mod tests;

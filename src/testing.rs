@@ -1,12 +1,12 @@
 //! A stand-in for qrexec, and a real MCP client on the other end of a pipe.
 
-use std::{fs, os::unix::fs::symlink, path::PathBuf};
+use std::{fs, os::unix::fs::symlink, path::PathBuf, sync::Arc};
 
 use contract::{Frame, FrameCodec, Kind};
 use tempfile::TempDir;
 use tokio_util::codec::Encoder;
 
-use crate::{catalogue::Tools, qrexec::Qrexec, server::Server};
+use crate::{agent::Agent, catalogue::Tools, qrexec::Qrexec, server::Server};
 
 /// A few services, written by hand in the form of the real catalogue.
 pub(crate) fn tools() -> Tools {
@@ -63,7 +63,7 @@ impl FakeQrexec {
 
     /// A server that makes its calls here.
     pub(crate) fn server(&self) -> Server {
-        Server::new(tools(), self.qrexec())
+        Server::new(Arc::new(Agent::new(tools(), self.qrexec())))
     }
 
     /// The same without MCP.

@@ -21,7 +21,13 @@ use tokio::{
 };
 
 use super::*;
-use crate::{arguments::Request, qrexec::Address, reply::Reply, stdio, testing::FakeQrexec};
+use crate::{
+    arguments::Request,
+    qrexec::{Address, Qrexec},
+    reply::Reply,
+    stdio,
+    testing::FakeQrexec,
+};
 
 type Client = RunningService<RoleClient, Listener>;
 

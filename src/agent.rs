@@ -1,0 +1,107 @@
+//! What this process can do, apart from how it is asked: by MCP, or by a person.
+
+use contract::Fault;
+use rmcp::model::{JsonObject, Tool};
+use serde::de::DeserializeOwned;
+use tokio::sync::watch;
+
+use crate::{
+    addresses::LISTING_SERVICE,
+    answer,
+    arguments::{Call, QubeName, Request},
+    batch,
+    catalogue::{Named, Row, Tools},
+    dom0::Dom0,
+    qrexec::{CallError, Qrexec},
+    reply::{Receiver, ReplyError},
+    vms::{Listing, Vm},
+};
+
+/// The tools, and the way to dom0.
+#[derive(Debug)]
+pub(crate) struct Agent {
+    tools: Tools,
+    dom0: Dom0,
+}
+
+impl Agent {
+    /// One with these tools, whose calls are made so.
+    pub(crate) fn new(tools: Tools, qrexec: Qrexec) -> Self {
+        Self { tools, dom0: Dom0::new(qrexec) }
+    }
+
+    /// The tools as MCP lists them.
+    pub(crate) fn tools(&self) -> Vec<Tool> {
+        self.tools.list()
+    }
+
+    /// What the tool with this name stands for.
+    pub(crate) fn find(&self, tool: &str) -> Option<Named<'_>> {
+        self.tools.by_tool(tool)
+    }
+
+    /// The row of a service, if this version knows it.
+    pub(crate) fn row(&self, service: &str) -> Option<&Row> {
+        self.tools.by_service(service)
+    }
+
+    /// Calls a tool. `news` is told how far it is. Dropping this ends the call in dom0 too.
+    pub(crate) async fn run(
+        &self,
+        named: Named<'_>,
+        arguments: JsonObject,
+        news: &watch::Sender<String>,
+    ) -> Result<JsonObject, CallError> {
+        match named {
+            Named::One(row) => {
+                let call = Call::parse(row, arguments)?;
+                answer::render_reply(&row.spec, self.dom0.call(row, call, news).await?)
+            }
+            Named::Batch(row, tool) => {
+                let calls = Call::parse_batch(row, &tool.input_schema, arguments)?;
+                Ok(batch::run(&self.dom0, row, calls, news).await)
+            }
+        }
+    }
+
+    /// Calls a service with arguments that are known to fit it.
+    pub(crate) async fn ask(
+        &self,
+        service: &str,
+        qube: Option<QubeName>,
+        arguments: JsonObject,
+    ) -> Result<JsonObject, CallError> {
+        let row = self.row(service).ok_or_else(|| unknown(service))?;
+        let call = Call { qube, request: Request::new(arguments, Vec::new())? };
+        let (news, _nobody) = watch::channel(String::new());
+        answer::render_reply(&row.spec, self.dom0.call(row, call, &news).await?)
+    }
+
+    /// Calls a service whose answer goes to `receiver` as it comes.
+    pub(crate) async fn receive(
+        &self,
+        service: &str,
+        call: Call,
+        receiver: &mut impl Receiver,
+    ) -> Result<(), CallError> {
+        let row = self.row(service).ok_or_else(|| unknown(service))?;
+        let (news, _nobody) = watch::channel(String::new());
+        self.dom0.receive(row, call, &news, receiver).await
+    }
+
+    /// The qubes in scope.
+    pub(crate) async fn vms(&self) -> Result<Vec<Vm>, CallError> {
+        let listing = self.ask(LISTING_SERVICE, None, JsonObject::new()).await?;
+        let listing: Listing = parse(listing)?;
+        Ok(listing.vms)
+    }
+}
+
+/// A result as a type.
+pub(crate) fn parse<T: DeserializeOwned>(result: JsonObject) -> Result<T, CallError> {
+    Ok(serde_json::from_value(result.into()).map_err(ReplyError::Json)?)
+}
+
+fn unknown(service: &str) -> CallError {
+    Fault::bad_request(format!("this version has no service {service}")).into()
+}
