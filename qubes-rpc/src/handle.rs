@@ -179,7 +179,7 @@ impl Writer<'_> {
 }
 
 /// Passes what comes out of a qube on to the caller.
-struct Sink<'h>(&'h Call);
+pub(crate) struct Sink<'h>(pub(crate) &'h Call);
 
 impl Output for Sink<'_> {
     async fn bytes(&mut self, stream: Stream, bytes: Bytes) -> Result<(), OutputGone> {
@@ -206,7 +206,7 @@ impl Output for CommandSink<'_> {
 }
 
 /// How qrexec-client is told which qube is meant.
-fn qrexec_name(qube: &ManagedQube) -> String {
+pub(crate) fn qrexec_name(qube: &ManagedQube) -> String {
     format!("uuid:{}", qube.uuid())
 }
 

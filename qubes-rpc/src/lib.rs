@@ -14,6 +14,7 @@ mod cli;
 pub mod cut;
 pub mod descriptor;
 pub mod error;
+mod files;
 mod firewall;
 mod flat;
 pub mod handle;

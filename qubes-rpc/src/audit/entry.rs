@@ -15,7 +15,7 @@ const DETAIL_BYTES: usize = 1024;
 const QUBE_BYTES: usize = 64;
 /// Parameters that are written down; of any other one, which may be a file's content, the length
 /// and the digest are.
-const TOLD: [&str; 22] = [
+const TOLD: [&str; 24] = [
     "command",
     "argv",
     "cwd",
@@ -24,6 +24,8 @@ const TOLD: [&str; 22] = [
     "host",
     "file_path",
     "file_path_base64",
+    "move_to",
+    "move_to_base64",
     "encoding",
     "action",
     "args",

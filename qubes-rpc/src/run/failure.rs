@@ -35,6 +35,15 @@ pub enum FileFailure {
         /// SHA-256 of what is there, in hexadecimal digits; nothing when there is no file.
         actual: Option<String>,
     },
+    /// The file does not have the length that it was to have.
+    #[error("the file has another length")]
+    Length {
+        /// Its length in bytes; nothing when there is no plain file.
+        actual: Option<u64>,
+    },
+    /// A move in one step is not possible between these two places.
+    #[error("the two places are on different file systems")]
+    OtherFileSystem,
     /// Any other reason.
     #[error("{message}")]
     Other {
@@ -66,6 +75,7 @@ impl FileFailure {
             "cannot overwrite existing file" => Self::Exists,
             "No space left on device" | "Disk quota exceeded" => Self::NoSpace,
             "Read-only file system" => Self::ReadOnly,
+            "Invalid cross-device link" => Self::OtherFileSystem,
             _ => Self::Other { message: reason.to_owned() },
         }
     }
@@ -113,6 +123,8 @@ impl<'a, O> Report<'a, O> {
         } else if let Some(digest) = self.note("digest") {
             let digest = digest.trim();
             FileFailure::Changed { actual: (!digest.is_empty()).then(|| digest.to_owned()) }
+        } else if let Some(length) = self.note("length") {
+            FileFailure::Length { actual: length.trim().parse().ok() }
         } else {
             FileFailure::parse_message(said)
         }

@@ -49,7 +49,7 @@ pub use marker::fuzz_markers;
 pub use network::{Part, PartName};
 pub use read::{FileRange, FileRead};
 pub use runner::Runner;
-pub use write::{FileWrite, FileWritten};
+pub use write::{DirectoryMake, FileMove, FileWrite, FileWritten};
 
 /// Whom the work runs as.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

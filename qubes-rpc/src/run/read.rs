@@ -5,12 +5,15 @@ use contract::Stream;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Body, FileFailure, Output, OutputGone, Place, RunError, Runner, Script, failure::Report,
+    Body, FileFailure, Output, OutputGone, Place, RunError, Runner, Script,
+    failure::Report,
+    write::{decimal, flag},
 };
 
 /// The type of file within the mode bits of `stat`, and the one that says "regular".
 const FILE_TYPE: u32 = 0o170_000;
 const REGULAR: u32 = 0o100_000;
+const PERMISSIONS: u32 = 0o7777;
 
 /// Which bytes of which file.
 #[derive(Clone, Copy, Debug)]
@@ -21,10 +24,14 @@ pub struct FileRange<'a> {
     pub offset: u64,
     /// How many bytes at most; all that are left without it.
     pub length: Option<u64>,
+    /// Not the bytes, but their SHA-256 is wanted.
+    pub digest: bool,
+    /// It is to be told whether the file changed meanwhile.
+    pub watch: bool,
 }
 
 /// What was read.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FileRead {
     /// The size that the file system gives, in bytes. Files of `/proc` have size 0 and content.
     pub size: u64,
@@ -32,8 +39,16 @@ pub struct FileRead {
     pub regular: bool,
     /// How many bytes were passed on.
     pub bytes: u64,
-    /// Nothing is left behind these bytes.
+    /// Nothing is left behind these bytes; of a digest it says nothing.
     pub eof: bool,
+    /// The permission bits.
+    pub mode: u32,
+    /// When the content was changed, in seconds since 1970.
+    pub modified: i64,
+    /// The SHA-256 of the range in hexadecimal digits, where it was wanted.
+    pub sha256: Option<String>,
+    /// The file changed while it was read, where that was to be told.
+    pub changed: bool,
 }
 
 impl Runner {
@@ -53,30 +68,57 @@ impl Runner {
         // dd counts in signed numbers; no file reaches this far.
         let most = i64::MAX.unsigned_abs();
         let offset = range.offset.min(most).to_string();
-        let length = range.length.filter(|length| *length <= most).map(|length| length.to_string());
+        let length = decimal(range.length.filter(|length| *length <= most));
         let script = Script {
             text: include_str!("read_file.sh"),
             variables: &[
                 ("path", range.path),
                 ("offset", offset.as_bytes()),
-                ("length", length.as_deref().unwrap_or_default().as_bytes()),
+                ("length", length.as_bytes()),
+                ("digest", flag(range.digest)),
+                ("attributes", flag(range.watch)),
             ],
         };
         let ended = self.script(place, script, Body::empty(), &mut report, cancel).await;
         report.conclude(ended)?;
-        let (size, mode) = report.note("stat").and_then(parse_stat).ok_or(RunError::Garbled)?;
+        let stat = report.note("stat").and_then(Stat::parse).ok_or(RunError::Garbled)?;
+        let changed = report.note("changed").is_some();
+        let sha256 = match report.note("sha256").map(str::trim) {
+            Some(sum) if is_sha256(sum) => Some(sum.to_owned()),
+            None if !range.digest => None,
+            Some(_) | None => return Err(RunError::Garbled.into()),
+        };
+        let Stat { size, mode, modified } = stat;
         let regular = mode & FILE_TYPE == REGULAR;
         let bytes = counted.bytes;
-        let short = range.length.is_none_or(|length| bytes < length);
-        let eof = short || (regular && size > 0 && range.offset.saturating_add(bytes) >= size);
-        Ok(FileRead { size, regular, bytes, eof })
+        let passed = if range.digest { range.length.unwrap_or(u64::MAX) } else { bytes };
+        let short = range.length.is_none_or(|length| passed < length);
+        let eof = short || (regular && size > 0 && range.offset.saturating_add(passed) >= size);
+        let mode = mode & PERMISSIONS;
+        Ok(FileRead { size, regular, bytes, eof, mode, modified, sha256, changed })
     }
 }
 
-/// Size in bytes, and the mode in hexadecimal digits.
-fn parse_stat(note: &str) -> Option<(u64, u32)> {
-    let (size, mode) = note.trim().split_once(' ')?;
-    Some((size.parse().ok()?, u32::from_str_radix(mode, 16).ok()?))
+/// What the file system says of an open file.
+struct Stat {
+    size: u64,
+    mode: u32,
+    modified: i64,
+}
+
+impl Stat {
+    /// Size in bytes, the mode in hexadecimal digits, seconds since 1970.
+    fn parse(note: &str) -> Option<Self> {
+        let mut words = note.split_ascii_whitespace();
+        let size = words.next()?.parse().ok()?;
+        let mode = u32::from_str_radix(words.next()?, 16).ok()?;
+        let modified = words.next()?.parse().ok()?;
+        words.next().is_none().then_some(Self { size, mode, modified })
+    }
+}
+
+fn is_sha256(text: &str) -> bool {
+    text.len() == 64 && text.bytes().all(|byte| byte.is_ascii_hexdigit())
 }
 
 /// Counts what passes.

@@ -1,16 +1,11 @@
-# A file written whole or not at all. In: path, mode, append, create_only, digest, and count or format
+# A file written whole or not at all. In: path, mode, append, create_only, digest, offset (the length that the file must
+# have), modified (seconds since 1970), and count or format
 # `place` is the file itself, behind symlinks. `fresh` is what takes its place; without it `place` is written through.
 prepare() {
   local parent near
   export LC_ALL=C
-  existed='' fresh='' place=$path
-  [[ $place = /* ]] || place=$PWD/$place
-  if [[ $create_only && ( -e $place || -L $place ) ]]; then note exists; return 1; fi
-  if [[ -L $place ]]; then
-    place=$(readlink -f -- "$place" && printf .) || { printf 'a link to nowhere: No such file or directory\n' >&2; return 1; }
-    place=${place%$'\n'.}
-  fi
-  if [[ -d $place || $place = */ ]]; then note directory; return 1; fi
+  existed='' fresh=''
+  locate "$path" || return 1
   [[ -e $place ]] && existed=1
   parent=${place%/*}/ near=${place%/*}/
   until [[ -d $near ]]; do near=${near%/}; near=${near%/*}/; done
@@ -31,14 +26,6 @@ prepare() {
   return 0
 }
 
-# Before the content comes, so that the time of change is that of the content.
-keep_attributes() {
-  cp --attributes-only --preserve=all -T -- "$place" "$fresh" 2>/dev/null ||
-    { chown -- "$(stat -c %u:%g -- "$place")" "$fresh" && chmod -- "$(stat -c %a -- "$place")" "$fresh"; } || return 1
-  [[ $EUID = 0 || -G $place || $(stat -c %g -- "$place") = "$(stat -c %g -- "$fresh")" ]] || return 1
-  [[ -z $mode ]] || chmod -- "$mode" "$fresh"
-}
-
 receive() {
   if [[ -z $fresh ]]; then
     if [ "$count" -gt 0 ]; then spool
@@ -54,13 +41,18 @@ receive() {
 tidy() { [[ $fresh && -e $fresh ]] && rm -f -- "$fresh"; }
 
 job() {
-  local actual='' size=0
+  local actual='' size=''
+  if [[ $offset ]]; then
+    if [[ -f $place ]]; then size=$(stat -c %s -- "$place") || return 1; fi
+    if [[ $size != "$offset" ]]; then note length "$size"; return 1; fi
+  fi
   if [[ $digest ]]; then
     if [[ $existed ]]; then actual=$(sha256sum <"$place") || return 1; fi
     if [[ ${actual%% *} != "$digest" ]]; then note digest "${actual%% *}"; return 1; fi
   fi
   [[ -d ${place%/*}/ ]] || mkdir -p -- "${place%/*}/" || return 1
-  if [[ -z $fresh ]]; then through || return 1
+  [[ -z $fresh ]] || stamp "$fresh" || return 1
+  if [[ -z $fresh ]]; then through && stamp "$place" || return 1
   elif [[ $create_only ]]; then link_new || return 1
   else mv -fT -- "$fresh" "$place" || return 1
   fi
@@ -68,15 +60,10 @@ job() {
   printf %s "$place"
 }
 
-link_new() {
-  ln -T -- "$fresh" "$place" 2>/dev/null && return
-  if [[ -e $place || -L $place ]]; then note exists; return 1; fi
-  (set -C; cat <"$fresh" >"$place")        # a file system without hard links
-}
-
 through() {
   if [[ $append ]]; then
-    [[ -f $place ]] && size=$(stat -c %s -- "$place")
+    size=0
+    if [[ -f $place ]]; then size=$(stat -c %s -- "$place") || return 1; fi
     cat <&0 >>"$place" || { truncate -s "$size" -- "$place"; return 1; }
   else
     cat <&0 >"$place" || return 1

@@ -12,14 +12,20 @@ pub(crate) struct FilePath(Vec<u8>);
 impl FilePath {
     /// The path from the two parameters of which exactly one is given.
     pub(crate) fn parse(text: &str, base64: Option<&str>) -> Result<Self, Fault> {
+        Self::parse_as("file_path", text, base64)
+    }
+
+    /// The same for a parameter of this name.
+    pub(crate) fn parse_as(name: &str, text: &str, base64: Option<&str>) -> Result<Self, Fault> {
         let path = match (text, base64) {
-            ("", None) => return Err(Fault::bad_request("file_path is missing")),
+            ("", None) => return Err(Fault::bad_request(format!("{name} is missing"))),
             (text, None) => text.as_bytes().to_vec(),
             ("", Some(coded)) => STANDARD
                 .decode(coded)
-                .map_err(|error| Fault::bad_request(format!("file_path_base64: {error}")))?,
+                .map_err(|error| Fault::bad_request(format!("{name}_base64: {error}")))?,
             (_, Some(_)) => {
-                return Err(Fault::bad_request("give file_path or file_path_base64, not both"));
+                let message = format!("give {name} or {name}_base64, not both");
+                return Err(Fault::bad_request(message));
             }
         };
         if path.is_empty() || path.contains(&0) || path.len() > limits::PATH_BYTES {
@@ -51,6 +57,12 @@ pub(crate) fn file_error(failure: FileFailure, verb: &str) -> Error {
         FileFailure::Changed { actual: None } => {
             "there is no such file any more; nothing was written".into()
         }
+        FileFailure::Length { actual: Some(length) } => {
+            format!("the file has {length} bytes, not as many as offset says; nothing was written")
+        }
+        FileFailure::Length { actual: None } => {
+            "there is no plain file to go on with; nothing was written".into()
+        }
         FileFailure::Exists => "the file exists; nothing was written".into(),
         failure @ (FileFailure::NotFound
         | FileFailure::PermissionDenied
@@ -58,6 +70,7 @@ pub(crate) fn file_error(failure: FileFailure, verb: &str) -> Error {
         | FileFailure::NotDirectory
         | FileFailure::NoSpace
         | FileFailure::ReadOnly
+        | FileFailure::OtherFileSystem
         | FileFailure::Other { .. }) => format!("cannot {verb} the file: {failure}"),
     };
     Fault::bad_request(message).into()

@@ -2,6 +2,7 @@
 //! documents are computed from it.
 
 pub mod connect_tcp_policy;
+pub mod file_fetch;
 pub mod firewall_add;
 pub mod firewall_list;
 pub mod firewall_remove;
@@ -34,6 +35,7 @@ pub const SERVICES: &[Entry] = &[
     Entry::of::<vm_exec_root::VmExecRoot>(),
     Entry::of::<vm_read_file::VmReadFile>(),
     Entry::of::<vm_write_file::VmWriteFile>(),
+    Entry::of::<file_fetch::FileFetch>(),
     Entry::of::<firewall_list::FirewallList>(),
     Entry::of::<firewall_add::FirewallAdd>(),
     Entry::of::<firewall_remove::FirewallRemove>(),

@@ -91,7 +91,8 @@ impl Service for VmReadFile {
             None => Some(limits::OUTPUT_BYTES),
             Some(length) => Some(length),
         };
-        let range = FileRange { path: path.as_bytes(), offset: request.offset, length };
+        let (path, offset) = (path.as_bytes(), request.offset);
+        let range = FileRange { path, offset, length, digest: false, watch: false };
         let read =
             host.read_file(&on, range).await.map_err(|failure| file_error(failure, "read"))?;
         Ok(Response { size: read.size, offset: request.offset, eof: read.eof })

@@ -7,7 +7,7 @@ use crate::{
     error::Error,
     handle::Writer,
     host::Host,
-    run::FileWrite,
+    run::{DirectoryMake, FileMove, FileWrite, FileWritten},
     service::{Body, Change, RunningQube, Service},
     services::file_path::{FilePath, file_error},
 };
@@ -41,17 +41,35 @@ pub struct Request {
     /// Write only if this is the SHA-256 of the present content, in hexadecimal digits.
     #[serde(default)]
     pub if_sha256: Option<String>,
+    /// Write behind what is there, and only if it has exactly this many bytes now. With 0 the file
+    /// begins anew. So a long file is written in pieces, and gone on with after an interruption.
+    #[serde(default)]
+    pub offset: Option<u64>,
+    /// After writing move the file to this place on the same file system, in one step. mode,
+    /// create_only and modified then concern that place.
+    #[serde(default)]
+    pub move_to: Option<String>,
+    /// Instead of move_to, for names that are not UTF-8: the path's bytes in base64.
+    #[serde(default)]
+    pub move_to_base64: Option<String>,
+    /// Make a directory instead of a file; content is empty. One that is there already stays.
+    #[serde(default)]
+    pub directory: bool,
+    /// The time of change that the file is to have, in seconds since 1970.
+    #[serde(default)]
+    #[cfg_attr(feature = "schema", schemars(range(min = -62_135_596_800_i64, max = 253_402_300_799_i64)))]
+    pub modified: Option<i64>,
 }
 
 /// What was written.
 #[derive(Debug, Serialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Response {
-    /// The absolute path of the file that was written, behind symbolic links.
+    /// The absolute path of what was written, behind symbolic links.
     pub path: String,
     /// How many bytes were written.
     pub bytes_written: u64,
-    /// The file was not there before.
+    /// What stands at that path now was not there before.
     pub created: bool,
 }
 
@@ -59,7 +77,7 @@ impl Service for VmWriteFile {
     const NAME: &str = "VmWriteFile";
     const TOOL: Option<&str> = Some("write_file_in_vm");
     const TITLE: &str = "Write a file in a qube";
-    const SUMMARY: &str = "Write a file in a qube (virtual machine), exactly the bytes given and as a whole or not at all. Owner, mode and other attributes of a replaced file stay. Up to 8 MiB a call; more with append.";
+    const SUMMARY: &str = "Write a file in a qube (virtual machine), exactly the bytes given and as a whole or not at all. Owner, mode and other attributes of a replaced file stay. Up to 8 MiB a call; more with offset.";
     const POWER: Power = Power::Files;
     const DESTRUCTIVE: bool = true;
     const IDEMPOTENT: bool = false;
@@ -76,10 +94,7 @@ impl Service for VmWriteFile {
     type Response = Response;
 
     fn examine(request: &Request, _host: &Host) -> Result<(), Fault> {
-        FilePath::parse(&request.file_path, request.file_path_base64.as_deref())?;
-        request.mode.as_deref().map(parse_mode).transpose()?;
-        request.if_sha256.as_deref().map(parse_sha256).transpose()?;
-        Ok(())
+        Wanted::parse(request).map(|_| ())
     }
 
     async fn handle(
@@ -87,23 +102,99 @@ impl Service for VmWriteFile {
         request: Request,
         host: Writer<'_>,
     ) -> Result<Response, Error> {
-        let path = FilePath::parse(&request.file_path, request.file_path_base64.as_deref())?;
-        let file = FileWrite {
-            path: path.as_bytes(),
-            mode: request.mode.as_deref().map(parse_mode).transpose()?,
-            append: request.append,
-            create_only: request.create_only,
-            if_sha256: request.if_sha256.as_deref().map(parse_sha256).transpose()?,
+        let wanted = Wanted::parse(&request)?;
+        let failed = |failure| file_error(failure, "write");
+        let bytes_written = u64::try_from(host.body().len()).unwrap_or(u64::MAX);
+        let FileWritten { path, created, .. } = if request.directory {
+            if bytes_written > 0 {
+                return Err(Fault::bad_request("a directory has no content").into());
+            }
+            host.make_directory(&on, wanted.directory()).await.map_err(failed)?
+        } else {
+            let written = host.write_file(&on, wanted.file()).await.map_err(failed)?;
+            match wanted.moved() {
+                Some(moved) => host.move_file(&on, moved).await.map_err(failed)?,
+                None => written,
+            }
         };
-        let written =
-            host.write_file(&on, file).await.map_err(|failure| file_error(failure, "write"))?;
-        Ok(Response {
-            path: String::from_utf8_lossy(&written.path).into_owned(),
-            bytes_written: written.bytes,
-            created: written.created,
-        })
+        let path = String::from_utf8_lossy(&path).into_owned();
+        Ok(Response { path, bytes_written, created })
     }
 }
+
+/// The parameters, parsed.
+struct Wanted<'a> {
+    path: FilePath,
+    move_to: Option<FilePath>,
+    mode: Option<u32>,
+    if_sha256: Option<&'a str>,
+    request: &'a Request,
+}
+
+impl<'a> Wanted<'a> {
+    fn parse(request: &'a Request) -> Result<Self, Fault> {
+        let refuse = |message: &str| Err(Fault::bad_request(message));
+        let path = FilePath::parse(&request.file_path, request.file_path_base64.as_deref())?;
+        let move_to = match (request.move_to.as_deref(), request.move_to_base64.as_deref()) {
+            (None, None) => None,
+            (text, coded) => Some(FilePath::parse_as("move_to", text.unwrap_or_default(), coded)?),
+        };
+        if request.append && request.offset.is_some() {
+            return refuse("give append or offset, not both");
+        }
+        let file_only = request.append || request.offset.is_some() || request.if_sha256.is_some();
+        if request.directory && (file_only || move_to.is_some()) {
+            return refuse("append, offset, if_sha256 and move_to are not for a directory");
+        }
+        if request.modified.is_some_and(|seconds| !MODIFIED.contains(&seconds)) {
+            return refuse("modified must lie in the years 1 to 9999");
+        }
+        Ok(Self {
+            path,
+            move_to,
+            mode: request.mode.as_deref().map(parse_mode).transpose()?,
+            if_sha256: request.if_sha256.as_deref().map(parse_sha256).transpose()?,
+            request,
+        })
+    }
+
+    /// The write; where the file is then moved, its place is what the rest is about.
+    fn file(&self) -> FileWrite<'_> {
+        let here = self.move_to.is_none();
+        let behind = self.request.offset.filter(|offset| *offset > 0);
+        FileWrite {
+            path: self.path.as_bytes(),
+            mode: self.mode.filter(|_| here),
+            append: self.request.append || behind.is_some(),
+            create_only: self.request.create_only && here,
+            if_sha256: self.if_sha256,
+            if_length: behind,
+            modified: self.request.modified.filter(|_| here),
+        }
+    }
+
+    fn moved(&self) -> Option<FileMove<'_>> {
+        self.move_to.as_ref().map(|to| FileMove {
+            from: self.path.as_bytes(),
+            to: to.as_bytes(),
+            mode: self.mode,
+            create_only: self.request.create_only,
+            modified: self.request.modified,
+        })
+    }
+
+    fn directory(&self) -> DirectoryMake<'_> {
+        DirectoryMake {
+            path: self.path.as_bytes(),
+            mode: self.mode,
+            create_only: self.request.create_only,
+            modified: self.request.modified,
+        }
+    }
+}
+
+/// The years 1 to 9999.
+const MODIFIED: std::ops::RangeInclusive<i64> = -62_135_596_800..=253_402_300_799;
 
 fn parse_mode(text: &str) -> Result<u32, Fault> {
     let digits = text.strip_prefix("0o").unwrap_or(text);

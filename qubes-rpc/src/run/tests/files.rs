@@ -22,8 +22,15 @@ const ODD: [&[u8]; 9] = [
     b"\x01\x1e: No such file",
 ];
 
-const PLAIN: FileWrite<'static> =
-    FileWrite { path: b"file", mode: None, append: false, create_only: false, if_sha256: None };
+const PLAIN: FileWrite<'static> = FileWrite {
+    path: b"file",
+    mode: None,
+    append: false,
+    create_only: false,
+    if_sha256: None,
+    if_length: None,
+    modified: None,
+};
 
 async fn read(
     qube: &Qube,
@@ -32,7 +39,7 @@ async fn read(
     length: Option<u64>,
 ) -> Result<(FileRead, Vec<u8>), FileFailure> {
     let (mut kept, never) = (Kept::default(), CancellationToken::new());
-    let range = FileRange { path, offset, length };
+    let range = FileRange { path, offset, length, digest: false, watch: false };
     let read = qube.runner().read_file(place(20.0), range, &mut kept, &never).await?;
     assert_eq!(kept.stderr, b"");
     Ok((read, kept.stdout))
@@ -86,7 +93,7 @@ fn content_is_exact_whether_short_or_long() {
             assert_eq!((written.bytes, written.created), (size, length == 0));
             let (read, bytes) = read(&qube, b"file", 0, None).await.unwrap();
             assert!(bytes == content);
-            assert_eq!(read, FileRead { size, regular: true, bytes: size, eof: true });
+            assert!((read.size, read.bytes) == (size, size) && read.regular && read.eof);
         }
     });
 }
@@ -125,7 +132,8 @@ fn special_files_are_read_as_far_as_they_go() {
         let never = CancellationToken::new();
         rustix::fs::mkfifoat(rustix::fs::CWD, qube.home().join("pipe"), rustix::fs::Mode::RWXU)
             .unwrap();
-        let range = FileRange { path: b"pipe", offset: 0, length: None };
+        let range =
+            FileRange { path: b"pipe", offset: 0, length: None, digest: false, watch: false };
         let mut kept = Kept::default();
         let failure =
             qube.runner().read_file(place(0.3), range, &mut kept, &never).await.unwrap_err();

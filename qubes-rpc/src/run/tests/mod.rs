@@ -3,6 +3,7 @@
 mod command;
 mod files;
 mod network;
+mod pieces;
 mod qrexec;
 
 use std::{fs, os::unix::fs::PermissionsExt, path::Path, time::Duration};
