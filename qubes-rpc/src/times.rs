@@ -9,11 +9,15 @@ pub(crate) fn seconds_since_1970() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
 }
 
-/// The moment as RFC 3339 writes it, to the millisecond.
+/// Now as RFC 3339 writes it, to the millisecond.
 pub(crate) fn now_with_milliseconds() -> String {
-    let now = SystemTime::now();
-    let part = now.duration_since(UNIX_EPOCH).unwrap_or_default().subsec_millis();
-    let second = Until::from_time(now).map(|second| second.to_string()).unwrap_or_default();
+    with_milliseconds(SystemTime::now())
+}
+
+/// The moment as RFC 3339 writes it, to the millisecond.
+pub(crate) fn with_milliseconds(time: SystemTime) -> String {
+    let part = time.duration_since(UNIX_EPOCH).unwrap_or_default().subsec_millis();
+    let second = Until::from_time(time).map(|second| second.to_string()).unwrap_or_default();
     format!("{}.{part:03}Z", second.trim_end_matches('Z'))
 }
 

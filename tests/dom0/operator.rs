@@ -123,6 +123,69 @@ work see
     }
 
     #[test]
+    fn what_policy_denied_is_shown_among_the_calls() {
+        on_one_thread(async {
+            let dom0 = Dom0::start(SCOPE);
+            dom0.framed(LIST, json!({}), b"").await;
+            let line = |time: &str, message: &str| {
+                json!({"__REALTIME_TIMESTAMP": time, "MESSAGE": message, "_PID": "7"}).to_string()
+            };
+            let denied =
+                |call: &str| format!("qrexec: saltbridge.{call}: denied: denied by policy x:1");
+            let saved = [
+                line("1000000", &denied("VmExec+vault: salt-bridge -> dom0")),
+                line("2000000", "qrexec: saltbridge.VmList+: salt-bridge -> dom0: allowed to dom0"),
+                "nonsense".to_owned(),
+                line("32503680000000000", &denied("VmStart+: helper -> vault")),
+            ];
+            let path = dom0.at("saved");
+            fs::write(&path, saved.join("\n") + "\n").unwrap();
+            let file = format!("--policy-log={}", path.display());
+            let show = async |words: &[&str]| {
+                let told = done(&dom0, &[&["audit"], words, &[&file, "--json"]].concat()).await;
+                let parse = |line: &str| serde_json::from_str::<Value>(line).unwrap();
+                told.lines().map(parse).collect::<Vec<_>>()
+            };
+            let all = show(&["show"]).await;
+            let told: Vec<_> =
+                all.iter().map(|line| (&line["service"], &line["outcome"])).collect();
+            assert_eq!(
+                told,
+                [
+                    (&json!("VmExec"), &json!("Denied")),
+                    (&json!("VmList"), &json!("ok")),
+                    (&json!("VmStart"), &json!("Denied"))
+                ]
+            );
+            assert_eq!(
+                (&all[0]["by"], &all[0]["detail"]),
+                (&json!("policy"), &json!("denied by policy x:1"))
+            );
+            assert_eq!(show(&["show", "--outcome", "denied", "--qube", "vault"]).await.len(), 2);
+            assert_eq!(show(&["show", "--agent", "helper"]).await.len(), 1);
+            assert_eq!(
+                show(&["show", "--since", "-1h", "--until", "2030-01-01T00:00:00Z"]).await.len(),
+                1
+            );
+            assert_eq!(show(&["tail", "-n", "2"]).await, all[1..]);
+            assert_eq!(show(&["tail", "-n", "0"]).await, Vec::<Value>::new());
+            let table = done(&dom0, &["audit", "show", &file]).await;
+            assert!(table.contains("Denied"), "{table}");
+            // Below another root the journal is not this machine's.
+            let output = operator(&dom0, &["audit", "show"]).await;
+            let told = String::from_utf8(output.stderr).unwrap();
+            assert_eq!(
+                told,
+                "without the calls that qrexec's policy denied: the journal is not read with --root\n"
+            );
+            let output = operator(&dom0, &["audit", "show", "--no-policy"]).await;
+            assert!(output.status.success() && output.stderr.is_empty());
+            not_done(&dom0, &["audit", "show", "--policy-log=/no/such"], 1).await;
+            not_done(&dom0, &["audit", "show", "--no-policy", &file], 2).await;
+        });
+    }
+
+    #[test]
     fn without_a_log_nothing_changes() {
         on_one_thread(async {
             let dom0 = Dom0::start(SCOPE);

@@ -1,9 +1,14 @@
 //! `audit`: what the agents asked for, and whether the log still says all of it.
 
+mod denials;
+mod policy_log;
+mod table;
+
 use std::{
     fs::OpenOptions,
     io::{self, BufRead, BufReader},
     os::unix::fs::MetadataExt,
+    path::PathBuf,
     process::ExitCode,
     thread::sleep,
     time::{Duration, SystemTime},
@@ -12,8 +17,13 @@ use std::{
 use clap::{Args, Subcommand};
 use policy::Until;
 
+pub(crate) use self::table::{cells, printable};
+use self::{
+    policy_log::{PolicyLog, PolicyLogError},
+    table::{Line, merge, show, show_one},
+};
 use super::{OperatorError, Place, shown, when::Past};
-use crate::audit::{self, Phase, Stored, VerifyError};
+use crate::audit::{self, Entry, Stored, VerifyError};
 
 /// The pause between two looks for new lines.
 const LOOK: Duration = Duration::from_millis(300);
@@ -21,7 +31,7 @@ const LOOK: Duration = Duration::from_millis(300);
 /// What to do with the audit log.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Show the last calls.
+    /// Show the last calls, those that qrexec's policy denied among them.
     Tail {
         /// How many.
         #[arg(short = 'n', default_value_t = 20)]
@@ -29,14 +39,18 @@ pub(crate) enum Command {
         /// Go on showing calls as they end, until interrupted.
         #[arg(short, long)]
         follow: bool,
+        #[command(flatten)]
+        policy: PolicyLog,
         /// Print JSON, one object a line.
         #[arg(long)]
         json: bool,
     },
-    /// Show the calls that match every filter.
+    /// Show the calls that match every filter, those that qrexec's policy denied among them.
     Show {
         #[command(flatten)]
         filter: Filter,
+        #[command(flatten)]
+        policy: PolicyLog,
         /// Print JSON, one object a line.
         #[arg(long)]
         json: bool,
@@ -61,7 +75,7 @@ pub(crate) struct Filter {
     /// Calls by this agent.
     #[arg(long)]
     agent: Option<String>,
-    /// Calls with this outcome, as ok, Refused or Failed.
+    /// Calls with this outcome, as ok, Refused or Failed; Denied by policy.
     #[arg(long)]
     outcome: Option<String>,
     /// Calls from this time on, as 2026-12-01T18:00:00Z, or -90m, -8h, -7d.
@@ -74,19 +88,19 @@ pub(crate) struct Filter {
 
 impl Filter {
     /// Whether a line is shown. Times compare as text, since all of them are written alike.
-    fn lets(&self, line: &Stored, since: Option<&str>, until: Option<&str>) -> bool {
+    fn lets(&self, time: &str, entry: &Entry, since: Option<&str>, until: Option<&str>) -> bool {
         let is = |wanted: &Option<String>, text: &str| {
             wanted.as_ref().is_none_or(|wanted| wanted.eq_ignore_ascii_case(text))
         };
         let service = self.service.as_ref().map(|service| {
             service.strip_prefix(contract::SERVICE_PREFIX).unwrap_or(service).to_owned()
         });
-        is(&self.qube, &line.entry.qube)
-            && is(&service, &line.entry.service)
-            && is(&self.agent, &line.entry.agent)
-            && is(&self.outcome, &line.entry.outcome)
-            && since.is_none_or(|since| line.time.as_str() >= since)
-            && until.is_none_or(|until| line.time.as_str() < until)
+        is(&self.qube, &entry.qube)
+            && is(&service, &entry.service)
+            && is(&self.agent, &entry.agent)
+            && is(&self.outcome, &entry.outcome)
+            && since.is_none_or(|since| time >= since)
+            && until.is_none_or(|until| time < until)
     }
 }
 
@@ -99,13 +113,18 @@ pub(crate) enum AuditError {
     /// It does not hold, or cannot be read.
     #[error(transparent)]
     Verify(#[from] VerifyError),
+    /// Policy's denials cannot be read where the operator said.
+    #[error(transparent)]
+    Policy(#[from] PolicyLogError),
 }
 
 /// Runs one command.
 pub(crate) fn run(command: Command, place: &Place) -> Result<ExitCode, OperatorError> {
     match command {
-        Command::Tail { number, follow, json } => tail(place, number, follow, json)?,
-        Command::Show { filter, json } => {
+        Command::Tail { number, follow, policy, json } => {
+            tail(place, number, follow, &policy, json)?;
+        }
+        Command::Show { filter, policy, json } => {
             let now = SystemTime::now();
             let moment = |past: Option<Past>| {
                 past.and_then(|past| past.moment(now)).map(|at: Until| {
@@ -114,14 +133,20 @@ pub(crate) fn run(command: Command, place: &Place) -> Result<ExitCode, OperatorE
                 })
             };
             let (since, until) = (moment(filter.since), moment(filter.until));
-            let mut lines = Vec::new();
+            let lets = |time: &str, entry: &Entry| {
+                filter.lets(time, entry, since.as_deref(), until.as_deref())
+            };
+            let mut calls = Vec::new();
             let take = |line: Stored| {
-                if filter.lets(&line, since.as_deref(), until.as_deref()) {
-                    lines.push(line);
+                if lets(&line.time, &line.entry) {
+                    calls.push(line);
                 }
             };
             audit::read_all(&audit::places(&place.paths), take).map_err(AuditError::Read)?;
-            show(&lines, json)?;
+            let denials = policy
+                .last(place, usize::MAX, |denial| lets(&denial.time, &denial.entry))
+                .map_err(AuditError::Policy)?;
+            show(&merge(calls, denials), json)?;
         }
         Command::Verify { json } => return verify(place, json),
     }
@@ -158,107 +183,73 @@ pub(crate) fn last(place: &Place, number: usize) -> io::Result<Vec<Stored>> {
     Ok(lines.into())
 }
 
-fn tail(place: &Place, number: usize, follow: bool, json: bool) -> Result<(), OperatorError> {
-    let lines = last(place, number).map_err(AuditError::Read)?;
-    show(&lines, json)?;
-    if follow { follow_from(place, lines.last().map_or(0, |line| line.seq), json) } else { Ok(()) }
-}
-
-/// Shows lines behind this one as they are written, in whichever file that is.
-fn follow_from(place: &Place, mut seen: u64, json: bool) -> Result<(), OperatorError> {
-    let path = place.paths.audit_log();
-    let mut open: Option<(u64, BufReader<std::fs::File>)> = None;
-    let mut piece = Vec::new();
+fn tail(
+    place: &Place,
+    number: usize,
+    follow: bool,
+    policy: &PolicyLog,
+    json: bool,
+) -> Result<(), OperatorError> {
+    // From before the look back, so that what comes in between is shown twice rather than never.
+    let following = if follow { policy.follow(place) } else { None };
+    let calls = last(place, number).map_err(AuditError::Read)?;
+    let seen = calls.last().map_or(0, |line| line.seq);
+    let denials = policy.last(place, number, |_| true).map_err(AuditError::Policy)?;
+    let lines = merge(calls, denials);
+    show(lines.get(lines.len().saturating_sub(number)..).unwrap_or_default(), json)?;
+    if !follow {
+        return Ok(());
+    }
+    let mut growing = Growing::of(place, seen);
     loop {
-        if let Some((_, reader)) = &mut open {
-            while reader.read_until(b'\n', &mut piece).map_err(AuditError::Read)? > 0
-                && piece.ends_with(b"\n")
-            {
-                if let Some(line) = Stored::parse(&piece).filter(|line| line.seq > seen) {
-                    seen = line.seq;
-                    show_one(&line, json)?;
+        growing.show(json)?;
+        for denial in following.iter().flat_map(policy_log::Following::new_ones) {
+            show_one(&Line::Denial(denial), json)?;
+        }
+        sleep(LOOK);
+    }
+}
+
+/// The audit log as it grows, in whichever file that is.
+struct Growing {
+    path: PathBuf,
+    seen: u64,
+    open: Option<(u64, BufReader<std::fs::File>)>,
+    piece: Vec<u8>,
+}
+
+impl Growing {
+    fn of(place: &Place, seen: u64) -> Self {
+        Self { path: place.paths.audit_log(), seen, open: None, piece: Vec::new() }
+    }
+
+    /// Shows the lines that were written since the last look.
+    fn show(&mut self, json: bool) -> Result<(), OperatorError> {
+        loop {
+            if let Some((_, reader)) = &mut self.open {
+                while reader.read_until(b'\n', &mut self.piece).map_err(AuditError::Read)? > 0
+                    && self.piece.ends_with(b"\n")
+                {
+                    let line = Stored::parse(&self.piece).filter(|line| line.seq > self.seen);
+                    self.piece.clear();
+                    if let Some(line) = line {
+                        self.seen = line.seq;
+                        show_one(&Line::Call(line), json)?;
+                    }
                 }
-                piece.clear();
+            }
+            // Another file may grow by now.
+            let now = self.path.symlink_metadata().map(|status| status.ino()).ok();
+            match now {
+                Some(now) if self.open.as_ref().is_none_or(|(inode, _)| *inode != now) => {
+                    let file = audit::open_to_read(&self.path, OpenOptions::new().read(true));
+                    self.open = Some((now, BufReader::new(file.map_err(AuditError::Read)?)));
+                    self.piece.clear();
+                }
+                Some(_) | None => return Ok(()),
             }
         }
-        // Another file may grow by now.
-        let now = path.symlink_metadata().map(|status| status.ino()).ok();
-        match now {
-            Some(now) if open.as_ref().is_none_or(|(inode, _)| *inode != now) => {
-                let file = audit::open_to_read(&path, OpenOptions::new().read(true));
-                open = Some((now, BufReader::new(file.map_err(AuditError::Read)?)));
-                piece.clear();
-            }
-            Some(_) | None => sleep(LOOK),
-        }
     }
-}
-
-fn show_one(line: &Stored, json: bool) -> Result<(), OperatorError> {
-    if json {
-        return show(std::slice::from_ref(line), json);
-    }
-    let cells: Vec<String> = cells(line);
-    shown::show_text(&(cells.join("  ").trim_end().to_owned() + "\n"))
-}
-
-fn show(lines: &[Stored], json: bool) -> Result<(), OperatorError> {
-    if json {
-        let mut text = String::new();
-        for line in lines {
-            text += &serde_json::to_string(line).unwrap_or_default();
-            text.push('\n');
-        }
-        return shown::show_text(&text);
-    }
-    let headings = ["time", "agent", "service", "qube", "outcome", "took", "what"];
-    shown::show_rows(false, &headings, lines, cells)
-}
-
-/// A line as the cells of a table.
-pub(crate) fn cells(line: &Stored) -> Vec<String> {
-    let entry = &line.entry;
-    let outcome = match entry.phase {
-        Phase::Intent => "begins".to_owned(),
-        Phase::Done => entry.outcome.clone(),
-        Phase::Dropped => format!("{} more refused", entry.dropped),
-        Phase::HeadLost => "HEAD FILE LOST".to_owned(),
-    };
-    let took = entry.duration_ms.map(|time| format!("{time:.1} ms")).unwrap_or_default();
-    let mut what: Vec<String> =
-        entry.args.iter().map(|(name, value)| format!("{name}={value}")).collect();
-    if !entry.detail.is_empty() {
-        what.push(entry.detail.clone());
-    }
-    [
-        line.time.clone(),
-        entry.agent.clone(),
-        entry.service.clone(),
-        entry.qube.clone(),
-        outcome,
-        took,
-        cut(&what.join(" ")),
-    ]
-    .map(|cell| printable(&cell))
-    .into()
-}
-
-/// As much as fits beside the rest.
-fn cut(text: &str) -> String {
-    const CHARACTERS: usize = 100;
-    match text.char_indices().nth(CHARACTERS) {
-        Some((end, _)) => text.get(..end).unwrap_or_default().to_owned() + "…",
-        None => text.to_owned(),
-    }
-}
-
-/// The text without what could move the cursor or turn the direction of writing: agents chose it.
-pub(crate) fn printable(text: &str) -> String {
-    let hidden = |c: char| {
-        c.is_control()
-            || matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}')
-    };
-    text.chars().map(|c| if hidden(c) { '\u{fffd}' } else { c }).collect()
 }
 
 #[cfg(test)]
@@ -286,7 +277,8 @@ mod tests {
             ..Filter::default()
         };
         let at = "2026-12-01T18:00:00.000Z";
-        let lets = |line: &Stored| filter.lets(line, Some(at), Some("2026-12-02T00:00:00.000Z"));
+        let end = "2026-12-02T00:00:00.000Z";
+        let lets = |line: &Stored| filter.lets(&line.time, &line.entry, Some(at), Some(end));
         assert!(lets(&line("work", "VmExec", "2026-12-01T18:00:00.000Z")));
         assert!(!lets(&line("work", "VmExec", "2026-12-01T17:59:59.999Z")));
         assert!(!lets(&line("work", "VmExec", "2026-12-02T00:00:00.000Z")));
