@@ -89,6 +89,37 @@ pub struct EventDecoder {
     buffer: BytesMut,
     // How many bytes of the buffer are known to hold no whole item.
     seen: usize,
+    scan: Scan,
+}
+
+/// How far an event is known that has not arrived as a whole, so that no byte is looked at twice
+/// however small the pieces are in which it comes.
+#[derive(Debug, Default)]
+struct Scan {
+    /// Where the field under way begins.
+    field: usize,
+    /// Up to where no NUL is left to be found.
+    looked: usize,
+    /// How many fields are whole.
+    fields: usize,
+}
+
+impl Scan {
+    /// Where the event ends: behind an empty key, which stands where a detail would begin.
+    fn end(&mut self, bytes: &[u8]) -> Option<usize> {
+        loop {
+            let Some(nul) = bytes.get(self.looked..)?.iter().position(|byte| *byte == 0) else {
+                self.looked = bytes.len();
+                return None;
+            };
+            let end = self.looked + nul;
+            let is_last = self.fields >= 2 && self.fields.is_multiple_of(2) && end == self.field;
+            *self = Self { field: end + 1, looked: end + 1, fields: self.fields + 1 };
+            if is_last {
+                return Some(end + 1);
+            }
+        }
+    }
 }
 
 impl EventDecoder {
@@ -107,10 +138,11 @@ impl EventDecoder {
         if self.buffer.len() == self.seen {
             return Ok(None);
         }
-        match item(&self.buffer) {
+        match item(&self.buffer, &mut self.scan) {
             Ok(Some((item, length))) => {
                 self.buffer.advance(length);
                 self.seen = 0;
+                self.scan = Scan::default();
                 Ok(Some(item))
             }
             Ok(None) if self.buffer.len() > EVENT_BYTES => self.fail(EventError::TooLong),
@@ -130,19 +162,23 @@ impl EventDecoder {
     fn fail<T>(&mut self, error: EventError) -> Result<T, EventError> {
         self.buffer.clear();
         self.seen = 0;
+        self.scan = Scan::default();
         Err(error)
     }
 }
 
 /// The first item and its length in bytes.
-fn item(bytes: &[u8]) -> Result<Option<(EventItem, usize)>, EventError> {
+fn item(bytes: &[u8], scan: &mut Scan) -> Result<Option<(EventItem, usize)>, EventError> {
     match bytes {
         [b'2', 0, ..] => exception(bytes),
         // Releases that send the status before they build the event can fail in between.
         [b'1', 0, rest @ ..] if rest.starts_with(b"2\0") => {
             Ok(exception(rest)?.map(|(item, length)| (item, length + 2)))
         }
-        [b'1', 0, rest @ ..] => Ok(event(rest).map(|(item, length)| (item, length + 2))),
+        [b'1', 0, rest @ ..] => match scan.end(rest).and_then(|_| event(rest)) {
+            Some((item, length)) => Ok(Some((item, length + 2))),
+            None => Ok(None),
+        },
         [b'1' | b'2'] | [] => Ok(None),
         _ => Err(EventError::Status),
     }
@@ -259,6 +295,18 @@ mod tests {
         decoder.push(&vec![b'x'; EVENT_BYTES]);
         assert_eq!(decoder.pop(), Err(EventError::TooLong));
         assert_eq!(decoder.pop(), Ok(None));
+    }
+
+    #[test]
+    fn an_event_in_single_bytes_costs_no_more_than_its_bytes() {
+        let details = (0..EVENT_BYTES / 4).map(|_| ("k".to_owned(), String::new())).collect();
+        let event = Event { details, ..Event::new("work", "feature-set") };
+        let (mut decoder, mut seen) = (EventDecoder::new(), Vec::new());
+        for byte in event.encode() {
+            decoder.push(&[byte]);
+            seen.extend(decoder.pop().unwrap());
+        }
+        assert_eq!(seen, [EventItem::Event(event)]);
     }
 
     fn events() -> impl Strategy<Value = Vec<Event>> {
