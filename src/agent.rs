@@ -14,6 +14,7 @@ use crate::{
     dom0::Dom0,
     qrexec::{CallError, Qrexec},
     reply::{Receiver, ReplyError},
+    transfer::{Direction, Transfers},
     vms::{Listing, Vm},
 };
 
@@ -22,22 +23,55 @@ use crate::{
 pub(crate) struct Agent {
     tools: Tools,
     dom0: Dom0,
+    transfers: Option<Transfers>,
+}
+
+/// What a tool's name stands for.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Found<'a> {
+    /// What dom0 does.
+    Service(Named<'a>),
+    /// What this side does by itself with dom0's services for files.
+    Transfer(&'a Transfers, Direction),
+}
+
+impl Found<'_> {
+    /// The tool as MCP lists it.
+    pub(crate) fn tool(&self) -> &Tool {
+        match self {
+            Self::Service(named) => named.tool(),
+            Self::Transfer(transfers, direction) => transfers.tool(*direction),
+        }
+    }
 }
 
 impl Agent {
     /// One with these tools, whose calls are made so.
     pub(crate) fn new(tools: Tools, qrexec: Qrexec) -> Self {
-        Self { tools, dom0: Dom0::new(qrexec) }
+        Self { tools, dom0: Dom0::new(qrexec), transfers: None }
+    }
+
+    /// The same with tools that move files to and from a folder of this qube.
+    pub(crate) fn with_transfers(self, transfers: Transfers) -> Self {
+        Self { transfers: Some(transfers), ..self }
     }
 
     /// The tools as MCP lists them.
     pub(crate) fn tools(&self) -> Vec<Tool> {
-        self.tools.list()
+        let mut tools = self.tools.list();
+        tools.extend(self.transfers.iter().flat_map(Transfers::tools).cloned());
+        tools
     }
 
     /// What the tool with this name stands for.
-    pub(crate) fn find(&self, tool: &str) -> Option<Named<'_>> {
-        self.tools.by_tool(tool)
+    pub(crate) fn find(&self, tool: &str) -> Option<Found<'_>> {
+        let own = || {
+            let transfers = self.transfers.as_ref()?;
+            let directions = [Direction::Upload, Direction::Download];
+            let direction = directions.into_iter().find(|way| transfers.tool(*way).name == tool)?;
+            Some(Found::Transfer(transfers, direction))
+        };
+        self.tools.by_tool(tool).map(Found::Service).or_else(own)
     }
 
     /// The row of a service, if this version knows it.
@@ -48,16 +82,19 @@ impl Agent {
     /// Calls a tool. `news` is told how far it is. Dropping this ends the call in dom0 too.
     pub(crate) async fn run(
         &self,
-        named: Named<'_>,
+        found: Found<'_>,
         arguments: JsonObject,
         news: &watch::Sender<String>,
     ) -> Result<JsonObject, CallError> {
-        match named {
-            Named::One(row) => {
+        match found {
+            Found::Transfer(transfers, direction) => {
+                transfers.run(self, direction, arguments, news).await
+            }
+            Found::Service(Named::One(row)) => {
                 let call = Call::parse(row, arguments)?;
                 answer::render_reply(&row.spec, self.dom0.call(row, call, news).await?)
             }
-            Named::Batch(row, tool) => {
+            Found::Service(Named::Batch(row, tool)) => {
                 let calls = Call::parse_batch(row, &tool.input_schema, arguments)?;
                 Ok(batch::run(&self.dom0, row, calls, news).await)
             }
@@ -71,8 +108,24 @@ impl Agent {
         qube: Option<QubeName>,
         arguments: JsonObject,
     ) -> Result<JsonObject, CallError> {
-        let row = self.row(service).ok_or_else(|| unknown(service))?;
         let call = Call { qube, request: Request::new(arguments, Vec::new())? };
+        self.make(service, call).await
+    }
+
+    /// The same with raw bytes behind the arguments.
+    pub(crate) async fn send(
+        &self,
+        service: &str,
+        qube: QubeName,
+        arguments: JsonObject,
+        body: Vec<u8>,
+    ) -> Result<JsonObject, CallError> {
+        let call = Call { qube: Some(qube), request: Request::new(arguments, body)? };
+        self.make(service, call).await
+    }
+
+    async fn make(&self, service: &str, call: Call) -> Result<JsonObject, CallError> {
+        let row = self.row(service).ok_or_else(|| unknown(service))?;
         let (news, _nobody) = watch::channel(String::new());
         answer::render_reply(&row.spec, self.dom0.call(row, call, &news).await?)
     }

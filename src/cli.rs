@@ -13,10 +13,11 @@ use clap::{Parser, Subcommand};
 use crate::{
     agent::Agent,
     catalogue::{CatalogueError, Tools},
-    commands::{self, call, doctor, topology},
+    commands::{self, call, doctor, topology, transfer},
     qrexec::Qrexec,
     server::Server,
     stdio,
+    transfer::Transfers,
 };
 
 const AFTER_HELP: &str = "\
@@ -46,6 +47,9 @@ pub(crate) struct Calls {
     /// The program that makes qrexec calls
     #[arg(long, global = true, value_name = "PATH", default_value = "qrexec-client-vm")]
     qrexec_client_vm: PathBuf,
+    /// Offer tools that move files between qubes and this folder of the agent's own qube
+    #[arg(long, global = true, value_name = "DIR")]
+    transfer_dir: Option<PathBuf>,
 }
 
 impl Calls {
@@ -55,14 +59,34 @@ impl Calls {
     }
 
     /// The agent that makes its calls so.
-    pub(crate) fn agent(self) -> Result<Arc<Agent>, CatalogueError> {
-        Ok(Arc::new(Agent::new(Tools::compiled()?, Qrexec::new(self.qrexec_client_vm))))
+    pub(crate) fn agent(self) -> Result<Arc<Agent>, AgentError> {
+        let agent = Agent::new(Tools::compiled()?, Qrexec::new(self.qrexec_client_vm));
+        let Some(path) = self.transfer_dir else { return Ok(Arc::new(agent)) };
+        let transfers =
+            Transfers::open(&path).map_err(|source| AgentError::Folder { path, source })?;
+        Ok(Arc::new(agent.with_transfers(transfers)))
     }
 
     /// A server of that agent.
-    pub(crate) fn server(self) -> Result<Server, CatalogueError> {
+    pub(crate) fn server(self) -> Result<Server, AgentError> {
         Ok(Server::new(self.agent()?))
     }
+}
+
+/// Why there is no agent.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum AgentError {
+    /// The catalogue is of no use.
+    #[error("the catalogue of services compiled into this program cannot be used")]
+    Catalogue(#[from] CatalogueError),
+    /// The folder of `--transfer-dir` cannot be opened.
+    #[error("cannot open the folder {}", .path.display())]
+    Folder {
+        /// The folder.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
 }
 
 /// One row for each command. Its module has the `Arguments` and
@@ -73,6 +97,10 @@ enum Command {
     Call(call::Arguments),
     /// Find out whether calls reach dom0 and what they may do, and what to do if not
     Doctor(doctor::Arguments),
+    /// Send a file or a folder into a qube
+    Upload(transfer::Upload),
+    /// Fetch a file or a folder from a qube
+    Download(transfer::Download),
     /// Show the qubes in scope and who gets the network from whom
     Topology(topology::Arguments),
 }
@@ -95,6 +123,10 @@ pub fn run(args: impl Iterator<Item = OsString>) -> ExitCode {
         None => serve(calls),
         Some(Command::Call(arguments)) => call::run(arguments, calls).map_err(Error::from),
         Some(Command::Doctor(arguments)) => doctor::run(arguments, calls).map_err(Error::from),
+        Some(Command::Upload(arguments)) => transfer::upload(arguments, calls).map_err(Error::from),
+        Some(Command::Download(arguments)) => {
+            transfer::download(arguments, calls).map_err(Error::from)
+        }
         Some(Command::Topology(arguments)) => topology::run(&arguments, calls).map_err(Error::from),
     };
     outcome.unwrap_or_else(|error| {
@@ -106,8 +138,8 @@ pub fn run(args: impl Iterator<Item = OsString>) -> ExitCode {
 /// Why the program could not do what it was asked for.
 #[derive(Debug, thiserror::Error)]
 enum Error {
-    #[error("the catalogue of services compiled into this program cannot be used")]
-    Catalogue(#[from] CatalogueError),
+    #[error(transparent)]
+    Agent(#[from] AgentError),
     #[error("no event loop")]
     Runtime(#[source] io::Error),
     #[error(transparent)]

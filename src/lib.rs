@@ -23,6 +23,7 @@ mod server;
 mod stdio;
 mod subscriptions;
 mod topology;
+mod transfer;
 mod vms;
 
 #[cfg(test)]

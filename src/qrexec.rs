@@ -110,6 +110,11 @@ impl CallError {
         Fault::Refused {}.into()
     }
 
+    /// Whether the request was wrong, as when it names a file that is not there.
+    pub(crate) fn is_bad_request(&self) -> bool {
+        matches!(self, Self::Reply(ReplyError::Fault(Fault::BadRequest { .. })))
+    }
+
     /// Whether this is a refusal.
     pub(crate) fn is_refusal(&self) -> bool {
         matches!(self, Self::Reply(ReplyError::Fault(Fault::Refused {})))

@@ -18,10 +18,8 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    agent::Agent,
-    answer,
-    catalogue::Named,
-    progress, prompts,
+    agent::{Agent, Found},
+    answer, progress, prompts,
     resources::{self, Changes, Place, ReadError},
     subscriptions::{self, Subscriptions},
 };
@@ -91,7 +89,7 @@ impl Server {
 
     async fn call(
         &self,
-        named: Named<'_>,
+        found: Found<'_>,
         arguments: JsonObject,
         context: &RequestContext<RoleServer>,
     ) -> CallToolResult {
@@ -99,7 +97,7 @@ impl Server {
         let work = async move {
             // The sender goes away with the work, and that ends the reports.
             let news = news;
-            self.agent.run(named, arguments, &news).await
+            self.agent.run(found, arguments, &news).await
         };
         let (result, ()) = tokio::join!(work, progress::report(context, receiver));
         match result {
@@ -136,7 +134,7 @@ impl ServerHandler for Server {
     }
 
     fn get_tool(&self, name: &str) -> Option<Tool> {
-        self.agent.find(name).map(|named| named.tool().clone())
+        self.agent.find(name).map(|found| found.tool().clone())
     }
 
     async fn list_tools(
@@ -155,12 +153,12 @@ impl ServerHandler for Server {
         request: CallToolRequestParams,
         context: RequestContext<RoleServer>,
     ) -> Result<CallToolResponse, ErrorData> {
-        let Some(named) = self.agent.find(&request.name) else {
+        let Some(found) = self.agent.find(&request.name) else {
             let message = format!("there is no tool {:?}", request.name);
             return Err(ErrorData::invalid_params(message, None));
         };
         let arguments = request.arguments.unwrap_or_default();
-        let work = async { Ok(self.call(named, arguments, &context).await.into()) };
+        let work = async { Ok(self.call(found, arguments, &context).await.into()) };
         self.unless_over(&context, work).await
     }
 

@@ -6,18 +6,16 @@ use std::{
 };
 
 use base64::{Engine, engine::general_purpose::STANDARD};
-use contract::{Fault, Spec, Stream};
+use contract::{Spec, Stream};
 use rmcp::model::JsonObject;
 use serde_json::Value;
-use tokio::sync::watch;
 
-use super::{CommandError, complain, print, table};
+use super::{CommandError, complain, print, progress::show_progress, table};
 use crate::{
-    agent::Agent,
+    agent::Found,
     catalogue::Named,
     cli::{Calls, on_one_thread},
     qrexec::CallError,
-    reply::ReplyError,
 };
 
 const AFTER_HELP: &str = "\
@@ -61,11 +59,12 @@ pub(crate) fn run(arguments: Arguments, calls: Calls) -> Result<ExitCode, Comman
         _ => arguments.json,
     };
     let given: JsonObject = serde_json::from_str(&text).map_err(CommandError::Json)?;
-    let Some(named) = agent.find(&arguments.tool) else {
+    let Some(found) = agent.find(&arguments.tool) else {
         let known = agent.tools().iter().map(|tool| tool.name.to_string()).collect::<Vec<_>>();
         return Err(CommandError::Tool { name: arguments.tool, known: known.join(", ") });
     };
-    let outcome = on_one_thread(call(&agent, named, given)).map_err(CommandError::Runtime)?;
+    let work = show_progress(async |news| agent.run(found, given, news).await);
+    let outcome = on_one_thread(work).map_err(CommandError::Runtime)?;
     let result = match outcome {
         Ok(result) => result,
         Err(error) => {
@@ -77,39 +76,21 @@ pub(crate) fn run(arguments: Arguments, calls: Calls) -> Result<ExitCode, Comman
     if arguments.as_json {
         print(format!("{}\n", Value::Object(result)).as_bytes());
     } else {
-        match named {
-            Named::One(row) => show(&row.spec, result),
-            Named::Batch(..) => print(table::render(&result).as_bytes()),
+        match found {
+            Found::Service(Named::One(row)) => show(&row.spec, result),
+            Found::Service(Named::Batch(..)) | Found::Transfer(..) => {
+                print(table::render(&result).as_bytes());
+            }
         }
     }
     Ok(code)
 }
 
-async fn call(agent: &Agent, named: Named<'_>, given: JsonObject) -> Result<JsonObject, CallError> {
-    let (news, mut heard) = watch::channel(String::new());
-    let work = async move {
-        let news = news;
-        agent.run(named, given, &news).await
-    };
-    let tell = async {
-        let person = io::stderr().is_terminal();
-        while heard.changed().await.is_ok() {
-            if person {
-                let line = table::plain(&heard.borrow_and_update());
-                complain(format!("\r\x1b[K{line}").as_bytes());
-            }
-        }
-        if person {
-            complain(b"\r\x1b[K");
-        }
-    };
-    tokio::join!(work, tell).0
-}
-
-fn failure(error: &CallError) -> ExitCode {
+/// The exit code of a call without a result.
+pub(super) fn failure(error: &CallError) -> ExitCode {
     if error.is_refusal() {
         ExitCode::from(REFUSED)
-    } else if let CallError::Reply(ReplyError::Fault(Fault::BadRequest { .. })) = error {
+    } else if error.is_bad_request() {
         ExitCode::from(WRONG)
     } else {
         ExitCode::FAILURE

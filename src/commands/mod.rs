@@ -2,19 +2,21 @@
 
 pub(crate) mod call;
 pub(crate) mod doctor;
+mod progress;
 mod table;
 pub(crate) mod topology;
+pub(crate) mod transfer;
 
 use std::io::{self, Write};
 
-use crate::{catalogue::CatalogueError, qrexec::CallError};
+use crate::{cli::AgentError, qrexec::CallError};
 
 /// Why a command did not do what it was asked for.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum CommandError {
-    /// The tools cannot be used.
-    #[error("the catalogue of services compiled into this program cannot be used")]
-    Catalogue(#[from] CatalogueError),
+    /// There is no agent.
+    #[error(transparent)]
+    Agent(#[from] AgentError),
     /// There is no event loop.
     #[error("no event loop")]
     Runtime(#[source] io::Error),
@@ -31,6 +33,15 @@ pub(crate) enum CommandError {
         name: String,
         /// All names.
         known: String,
+    },
+    /// The folder of a transfer cannot be opened.
+    #[error("cannot open the folder {path}")]
+    Folder {
+        /// The folder.
+        path: String,
+        /// Why.
+        #[source]
+        source: io::Error,
     },
     /// The call failed.
     #[error(transparent)]
