@@ -1,6 +1,6 @@
 //! The qubes that a fresh host has.
 
-use crate::qubesd::{Class, PowerState, Qube, System};
+use crate::qubesd::{Class, PowerState, Qube, System, device::Offer};
 
 /// The qube in which the agent lives.
 pub const AGENT: &str = "salt-bridge";
@@ -18,6 +18,7 @@ pub struct Resident {
     properties: Vec<(&'static str, String)>,
     tags: Vec<String>,
     features: Vec<(&'static str, String)>,
+    offers: Vec<Offer>,
 }
 
 impl Resident {
@@ -30,6 +31,7 @@ impl Resident {
             properties: Vec::new(),
             tags: Vec::new(),
             features: Vec::new(),
+            offers: Vec::new(),
         }
     }
 
@@ -75,6 +77,14 @@ impl Resident {
     #[must_use]
     pub fn feature(mut self, name: &'static str, value: &str) -> Self {
         self.features.push((name, value.to_owned()));
+        self
+    }
+
+    /// The same qube with a device that it offers to others; `about` is what it says of it, as
+    /// `KEY='VALUE'` words.
+    #[must_use]
+    pub fn offers(mut self, class: &'static str, port: &str, about: &str) -> Self {
+        self.offers.push(Offer { class, port: port.to_owned(), about: about.to_owned() });
         self
     }
 }
@@ -177,6 +187,7 @@ impl Population {
                 .iter()
                 .map(|(name, value)| ((*name).to_owned(), value.clone()))
                 .collect();
+            qube.offers.clone_from(&resident.offers);
             system.insert(qube);
         }
     }

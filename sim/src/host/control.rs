@@ -5,7 +5,7 @@ use std::sync::{Arc, mpsc};
 use super::{Consent, Host, HostError, Shared};
 use crate::{
     qube::descendants,
-    qubesd::{Failure, Fault, PowerState, lifecycle},
+    qubesd::{Failure, Fault, PowerState, device, lifecycle, tag},
 };
 
 impl From<Failure> for HostError {
@@ -74,6 +74,36 @@ impl Host {
         let mut system = self.shared.system();
         let qube = system.get_mut(name).ok_or_else(|| HostError::NoQube(name.to_owned()))?;
         qube.stubborn = stubborn;
+        Ok(())
+    }
+
+    /// Attaches a device, as the operator does.
+    pub fn attach_device(
+        &self,
+        to: &str,
+        class: &str,
+        backend: &str,
+        port: &str,
+    ) -> Result<(), HostError> {
+        let mut system = self.shared.system();
+        Ok(device::attach_by_operator(&mut system, to, class, (backend, port))?)
+    }
+
+    /// Gives a qube a tag.
+    pub fn set_tag(&self, name: &str, tag: &str) -> Result<(), HostError> {
+        let mut system = self.shared.system();
+        system.get(name).ok_or_else(|| HostError::NoQube(name.to_owned()))?;
+        tag::add_tag(&mut system, name, tag);
+        Ok(())
+    }
+
+    /// Takes a tag from a qube.
+    pub fn remove_tag(&self, name: &str, tag: &str) -> Result<(), HostError> {
+        let mut system = self.shared.system();
+        let qube = system.get_mut(name).ok_or_else(|| HostError::NoQube(name.to_owned()))?;
+        if qube.tags.remove(tag) {
+            system.emit(name, format!("domain-tag-delete:{tag}"), &[("tag", tag)]);
+        }
         Ok(())
     }
 

@@ -1,6 +1,7 @@
 //! qubesd: the Admin API of a simulated host, with state, events and exceptions like the real one.
 
 pub(crate) mod create;
+pub(crate) mod device;
 mod dispatch;
 mod event_log;
 mod failure;
@@ -13,7 +14,7 @@ mod request;
 mod server;
 mod set_value;
 pub(crate) mod state;
-mod tag;
+pub(crate) mod tag;
 mod value;
 mod volume;
 

@@ -9,7 +9,10 @@ use std::{
 
 use admin_api::Event;
 
-use super::{EventLog, Failure};
+use super::{
+    EventLog, Failure,
+    device::{Attachment, Offer},
+};
 use crate::qube::Running;
 
 /// The class of a qube.
@@ -81,6 +84,10 @@ pub(crate) struct Qube {
     pub(crate) notes: String,
     /// Sizes of volumes that were resized, in bytes.
     pub(crate) volumes: BTreeMap<String, u64>,
+    /// The devices that it offers to others.
+    pub(crate) offers: Vec<Offer>,
+    /// The devices that were attached to it.
+    pub(crate) attachments: Vec<Attachment>,
     /// It ignores a shutdown, for tests.
     pub(crate) stubborn: bool,
     /// Its processes, while it runs.
@@ -102,6 +109,8 @@ impl Qube {
             features: Vec::new(),
             notes: String::new(),
             volumes: BTreeMap::new(),
+            offers: Vec::new(),
+            attachments: Vec::new(),
             stubborn: false,
             running: None,
         }

@@ -35,7 +35,7 @@ pub(super) fn remove_tag(system: &mut System, asked: &Asked) -> Answer {
 }
 
 /// Adds a tag, and with the tag of a creator those that the creator's feature asks for.
-pub(super) fn add_tag(system: &mut System, name: &str, tag: &str) {
+pub(crate) fn add_tag(system: &mut System, name: &str, tag: &str) {
     let new = system.get_mut(name).is_some_and(|qube| qube.tags.insert(tag.to_owned()));
     if !new {
         return;

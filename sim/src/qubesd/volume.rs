@@ -1,4 +1,4 @@
-//! `admin.vm.volume.*`, `admin.pool.*`, devices and notes: as much as it takes to look at them.
+//! `admin.vm.volume.*`, `admin.pool.*` and notes: as much as it takes to look at them.
 
 use super::{Class, Failure, Qube, System, request::Asked, value::truth};
 use crate::population::KERNEL;
@@ -94,11 +94,6 @@ pub(super) fn pool_info(system: &mut System, asked: &Asked) -> Answer {
             .to_owned()),
         _ => Err(denied("pools")),
     }
-}
-
-/// Lists of devices are empty: a simulated host has none.
-pub(super) fn no_devices(system: &mut System, asked: &Asked) -> Answer {
-    system.require(&asked.destination).map(|_| String::new())
 }
 
 pub(super) fn device_classes(_system: &mut System, _asked: &Asked) -> Answer {
