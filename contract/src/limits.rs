@@ -1,6 +1,6 @@
 //! Every limit and every time of the program, in one place.
 
-use std::time::Duration;
+use std::{ops::RangeInclusive, time::Duration};
 
 /// The longest service descriptor that dom0 reads, in bytes without its NUL.
 pub const DESCRIPTOR_BYTES: usize = 4096;
@@ -36,6 +36,22 @@ pub const COMMAND_BYTES: usize = 60 * 1024;
 pub const PATH_BYTES: usize = 4095;
 /// The longest message that passes on what another program said, in bytes.
 pub const MESSAGE_BYTES: usize = 4096;
+/// The most names that one question for properties may hold.
+pub const PROPERTY_NAMES: usize = 64;
+/// The memory that an agent may give to a qube, in MiB.
+pub const MEMORY_MIB: RangeInclusive<i64> = 64..=16 * 1024;
+/// The virtual processors that an agent may give to a qube.
+pub const VCPUS: RangeInclusive<i64> = 1..=16;
+/// The longest name of a feature that an agent sets, in bytes.
+pub const FEATURE_NAME_BYTES: usize = 64;
+/// The longest value of a feature that an agent sets, in bytes.
+pub const FEATURE_BYTES: usize = 1024;
+/// The most features that a qube has when an agent adds one; all are read at every start of qubesd.
+pub const FEATURES: usize = 128;
+/// The longest time for which events are watched in one call, in seconds.
+pub const WATCH_SECONDS: RangeInclusive<u64> = 1..=120;
+/// The most events that one call gives; it ends with the last of them.
+pub const EVENTS: usize = 1000;
 
 /// The time a command gets unless the caller asks for another.
 pub const COMMAND_DEFAULT: Duration = Duration::from_secs(30);

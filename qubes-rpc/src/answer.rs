@@ -214,6 +214,11 @@ impl<W: AsyncWrite + Unpin> Answer<W> {
         Err(CallerGone(error))
     }
 
+    /// Has this line told as progress, unless a newer one comes before its turn.
+    pub fn say(&self, line: &str) {
+        *self.last_line.borrow_mut() = Some(line.chars().take(LINE_CHARS).collect());
+    }
+
     fn remember_last_line(&self, bytes: &[u8]) {
         // Only the end of a chunk is looked at, so that fast streams stay fast.
         let start = bytes.len().saturating_sub(4 * LINE_CHARS);

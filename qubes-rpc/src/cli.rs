@@ -25,8 +25,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     error::chain, host::Host, journal, operator, paths::Paths, relay::relay,
-    scope_file::read_granted, serve::serve, services,
-    settings::read_settings, tcp_policy::serve_tcp_policy,
+    scope_file::read_granted, serve::serve, services, settings::read_settings,
+    tcp_policy::serve_tcp_policy,
 };
 
 /// dom0's side of Salt Bridge: decides what an agent in one qube may do to other qubes, and does it.

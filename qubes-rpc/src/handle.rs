@@ -70,6 +70,11 @@ impl<'h, E: Effect> Handle<'h, E> {
         &self.call.gone
     }
 
+    /// Has this line told as progress, unless a newer one comes before its turn.
+    pub(crate) fn tell(self, line: &str) {
+        self.call.answer.say(line);
+    }
+
     /// Keeps of the streams only the beginning and the end.
     pub(crate) fn keep_ends(self, characters: u64) {
         self.call.answer.keep_ends(characters);

@@ -17,11 +17,18 @@ const REFUSED: Answer = Answer::Fault(Fault::Refused {});
 fn good(entry: &Entry) -> Value {
     match entry.name {
         "VmExec" | "VmExecRoot" => json!({"command": "true"}),
-        "VmReadFile" => json!({"file_path": "/etc/hostname"}),
+        "VmReadFile" | "FileFetch" => json!({"file_path": "/etc/hostname"}),
         "VmWriteFile" => json!({"file_path": "written"}),
         "FirewallAdd" => json!({"action": "drop", "args": "10.0.0.1"}),
         "FirewallRemove" => json!({"rule_number": 0}),
         "ConnectTcpPolicy" => json!({"action": "list"}),
+        "PropertySet" => json!({"property": "label", "value": "blue"}),
+        "FeatureSet" => json!({"feature": "x-test", "value": "1"}),
+        "EventWatch" => json!({"seconds": 1}),
+        "DeviceList" => json!({"class": "block"}),
+        "DeviceAttach" | "DeviceDetach" => {
+            json!({"class": "block", "backend_vm": "work", "port": "sda"})
+        }
         _ => json!({}),
     }
 }

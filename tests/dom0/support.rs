@@ -24,7 +24,7 @@ use tokio_util::{codec::FramedRead, sync::CancellationToken};
 /// The operator's file of most tests.
 pub(crate) const SCOPE: &str = "\
 @agent salt-bridge
-work
+work see,lifecycle,exec,root,files,net,shape
 dev see,lifecycle
 quiet see
 @tag:ai-managed see,exec
@@ -304,6 +304,16 @@ impl Qubesd {
                 .into(),
             "admin.vm.property.Get" if argument == "guivm" => "default=True type=vm dom0".into(),
             "admin.vm.feature.Get" if argument == "tag-created-vm-with" => "ai-managed".into(),
+            "admin.vm.property.Get" if argument == "label" => {
+                "default=False type=label blue".into()
+            }
+            "admin.vm.property.Set" | "admin.vm.feature.Set" => String::new(),
+            "admin.vm.feature.List" => "x-test\n".into(),
+            "admin.vm.feature.Get" => "1".into(),
+            "admin.vm.device.block.Available" | "admin.vm.device.block.Attached" => {
+                "work+sda::None device_id=':None' port_id='sda' backend_domain='work'\n".into()
+            }
+            "admin.vm.device.block.Attach" | "admin.vm.device.block.Detach" => String::new(),
             "admin.vm.firewall.Get" => self.rules.borrow().clone(),
             "admin.vm.firewall.Set" if self.forgets.get() => String::new(),
             "admin.vm.firewall.Set" => {
@@ -312,6 +322,7 @@ impl Qubesd {
                 *self.rules.borrow_mut() = admin_api::firewall::render_rules(&rules);
                 String::new()
             }
+            "admin.Events" => return b"1\0\0connection-established\0\0".to_vec(),
             other => panic!("the scripted qubesd does not know {other}+{argument}"),
         };
         [b"0\0", content.as_bytes()].concat()

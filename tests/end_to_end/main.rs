@@ -18,4 +18,6 @@ mod schema;
 #[cfg(test)]
 mod session;
 #[cfg(test)]
+mod shape;
+#[cfg(test)]
 mod tools;

@@ -2,10 +2,18 @@
 //! documents are computed from it.
 
 pub mod connect_tcp_policy;
+pub mod device;
+pub mod device_attach;
+pub mod device_detach;
+pub mod device_list;
+pub mod event_watch;
+pub mod feature_set;
 pub mod file_fetch;
 pub mod firewall_add;
 pub mod firewall_list;
 pub mod firewall_remove;
+pub mod property_get;
+pub mod property_set;
 pub mod vm_exec;
 pub mod vm_exec_root;
 pub mod vm_list;
@@ -40,6 +48,13 @@ pub const SERVICES: &[Entry] = &[
     Entry::of::<firewall_add::FirewallAdd>(),
     Entry::of::<firewall_remove::FirewallRemove>(),
     Entry::of::<connect_tcp_policy::ConnectTcpPolicy>(),
+    Entry::of::<property_get::PropertyGet>(),
+    Entry::of::<property_set::PropertySet>(),
+    Entry::of::<feature_set::FeatureSet>(),
+    Entry::of::<device_list::DeviceList>(),
+    Entry::of::<device_attach::DeviceAttach>(),
+    Entry::of::<device_detach::DeviceDetach>(),
+    Entry::of::<event_watch::EventWatch>(),
 ];
 
 /// The services as policy needs them.

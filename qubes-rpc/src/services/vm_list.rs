@@ -3,12 +3,13 @@
 use admin_api::{QubeName, call::property::PropertyValue};
 use contract::{Power, limits};
 use futures_util::{StreamExt, TryStreamExt, stream};
-use policy::{Address, ManagedQube};
+use policy::Address;
 use serde::{Deserialize, Serialize};
 
 use crate::{
     error::Error,
     handle::Reader,
+    hidden::shown_netvm,
     service::{Observe, Service},
     view::View,
     visible::Seen,
@@ -54,9 +55,6 @@ pub struct Vm {
     /// How a call names it on the wire: "argument" or "target".
     pub address: String,
 }
-
-/// What stands for the name of a qube that the caller may not know.
-pub(crate) const OUT_OF_SCOPE: &str = "<out-of-scope>";
 
 impl Service for VmList {
     const NAME: &str = "VmList";
@@ -116,13 +114,4 @@ async fn describe(seen: &Seen, names: &[&QubeName], host: Reader<'_>) -> Result<
             Address::Target => "target".into(),
         },
     }))
-}
-
-/// The name of the direct netvm of a listed qube; of a tagged one only within the scope.
-pub(crate) fn shown_netvm(qube: &ManagedQube, netvm: &str, names: &[&QubeName]) -> String {
-    let shown = match qube.address() {
-        Address::Argument => true,
-        Address::Target => names.iter().any(|name| name.as_str() == netvm),
-    };
-    if shown { netvm.to_owned() } else { OUT_OF_SCOPE.to_owned() }
 }

@@ -12,11 +12,8 @@ use crate::{
     handle::Reader,
     run::{Part, PartName},
     service::{Observe, Service},
-    services::{
-        network::{
-            Chain, Dns, Interface, Route, WireGuard, chains, dns, interfaces, routes, wireguard,
-        },
-        vm_list::shown_netvm,
+    services::network::{
+        Chain, Dns, Interface, Route, WireGuard, chains, dns, interfaces, routes, wireguard,
     },
 };
 
@@ -109,7 +106,10 @@ async fn properties(qube: &ManagedQube, host: Reader<'_>) -> Result<Properties, 
     for (name, value) in host.properties(qube).await? {
         let text = Some(value.to_string()).filter(|text| !text.is_empty());
         match name.as_str() {
-            "netvm" => found.netvm = value.as_vm().map(|netvm| shown_netvm(qube, netvm, &[])),
+            "netvm" => {
+                let shown = host.names(qube).property(qube, "netvm", &value).await?;
+                found.netvm = shown.as_str().map(str::to_owned);
+            }
             "ip" => found.ip = text,
             "visible_ip" => found.visible_ip = text,
             "dns" => {
