@@ -34,6 +34,10 @@ pub const OUTPUT_DEFAULT_CHARS: u64 = 8_000;
 pub const COMMAND_BYTES: usize = 60 * 1024;
 /// The longest path that Linux takes, in bytes without its NUL.
 pub const PATH_BYTES: usize = 4095;
+/// The longest file that an edit takes, before and after it, in bytes.
+pub const EDIT_BYTES: usize = 2 * 1024 * 1024;
+/// Edits that dom0 works on at once, each with a file in memory; further ones wait.
+pub const EDITS_AT_ONCE: usize = 4;
 /// The longest message that passes on what another program said, in bytes.
 pub const MESSAGE_BYTES: usize = 4096;
 /// The most names that one question for properties may hold.
@@ -69,6 +73,8 @@ pub const KILL_GRACE: Duration = Duration::from_secs(1);
 pub const KILL: Duration = Duration::from_secs(5);
 /// The time for reading or writing one range of a file in a qube.
 pub const FILE: Duration = Duration::from_secs(120);
+/// The time for each half of an edit: reading the file, and writing it.
+pub const EDIT: Duration = Duration::from_secs(30);
 /// The time for one question to qubesd that is answered at once.
 pub const QUBESD: Duration = Duration::from_secs(20);
 /// The time for a caller's descriptor and request line to arrive.

@@ -13,6 +13,7 @@ pub mod catalogue;
 mod cli;
 pub mod cut;
 pub mod descriptor;
+mod edit;
 pub mod error;
 mod events;
 mod files;

@@ -44,6 +44,12 @@ pub enum FileFailure {
     /// A move in one step is not possible between these two places.
     #[error("the two places are on different file systems")]
     OtherFileSystem,
+    /// The pattern of a search is none.
+    #[error("the pattern is not a regular expression: {reason}")]
+    Pattern {
+        /// As the tool in the qube gave it.
+        reason: String,
+    },
     /// Any other reason.
     #[error("{message}")]
     Other {

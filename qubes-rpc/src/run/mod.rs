@@ -34,10 +34,12 @@ mod call;
 mod child;
 mod command;
 mod failure;
+mod list;
 mod marker;
 mod network;
 mod read;
 mod runner;
+mod search;
 #[cfg(test)]
 mod tests;
 mod write;
@@ -45,10 +47,12 @@ mod write;
 pub use bash::NulByte;
 pub use command::{Command, Program};
 pub use failure::FileFailure;
+pub use list::{DirectoryEntry, DirectoryList, DirectoryListing, fuzz_directory_records};
 pub use marker::fuzz_markers;
 pub use network::{Part, PartName};
 pub use read::{FileRange, FileRead};
 pub use runner::Runner;
+pub use search::{FileSearch, Found, FoundLine, fuzz_found_lines};
 pub use write::{DirectoryMake, FileMove, FileWrite, FileWritten};
 
 /// Whom the work runs as.

@@ -63,6 +63,7 @@ pub(crate) fn file_error(failure: FileFailure, verb: &str) -> Error {
         FileFailure::Length { actual: None } => {
             "there is no plain file to go on with; nothing was written".into()
         }
+        failure @ FileFailure::Pattern { .. } => failure.to_string(),
         FileFailure::Exists => "the file exists; nothing was written".into(),
         failure @ (FileFailure::NotFound
         | FileFailure::PermissionDenied

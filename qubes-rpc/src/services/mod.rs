@@ -8,7 +8,10 @@ pub mod device_detach;
 pub mod device_list;
 pub mod event_watch;
 pub mod feature_set;
+pub mod file_edit;
 pub mod file_fetch;
+pub mod file_list;
+pub mod file_search;
 pub mod firewall_add;
 pub mod firewall_list;
 pub mod firewall_remove;
@@ -43,6 +46,9 @@ pub const SERVICES: &[Entry] = &[
     Entry::of::<vm_exec_root::VmExecRoot>(),
     Entry::of::<vm_read_file::VmReadFile>(),
     Entry::of::<vm_write_file::VmWriteFile>(),
+    Entry::of::<file_edit::FileEdit>(),
+    Entry::of::<file_list::FileList>(),
+    Entry::of::<file_search::FileSearch>(),
     Entry::of::<file_fetch::FileFetch>(),
     Entry::of::<firewall_list::FirewallList>(),
     Entry::of::<firewall_add::FirewallAdd>(),

@@ -2,6 +2,7 @@
 
 mod command;
 mod files;
+mod lists;
 mod network;
 mod pieces;
 mod qrexec;
