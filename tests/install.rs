@@ -1,6 +1,10 @@
 //! Installation as the operator runs it: the program, and the script that fetches it.
 
 #[cfg(test)]
+#[path = "install/hardships.rs"]
+mod hardships;
+
+#[cfg(test)]
 mod tests {
     use std::{
         fs,
@@ -20,7 +24,7 @@ mod tests {
     const SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../dom0-install.sh");
 
     /// An empty root on which a qubesd answers that lists four qubes.
-    fn dom0() -> TempDir {
+    pub(super) fn dom0() -> TempDir {
         let root = tempfile::tempdir().unwrap();
         fs::create_dir_all(root.path().join("var/run")).unwrap();
         let listener = UnixListener::bind(root.path().join("var/run/qubesd.sock")).unwrap();
@@ -39,7 +43,7 @@ mod tests {
 
     /// The program without what debuggers need, which is most of it and would be installed too.
     #[expect(clippy::disallowed_methods, reason = "strip comes with the linker")]
-    fn program() -> &'static Path {
+    pub(super) fn program() -> &'static Path {
         static PROGRAM: OnceLock<(TempDir, PathBuf)> = OnceLock::new();
         let (_, path) = PROGRAM.get_or_init(|| {
             let folder = tempfile::tempdir().unwrap();
@@ -55,7 +59,7 @@ mod tests {
     }
 
     #[expect(clippy::disallowed_methods, reason = "the program under test")]
-    fn saltbridged(root: &Path, words: &[&str]) -> Output {
+    pub(super) fn saltbridged(root: &Path, words: &[&str]) -> Output {
         Command::new(program())
             .arg("--root")
             .arg(root)
@@ -65,12 +69,12 @@ mod tests {
             .unwrap()
     }
 
-    fn text(bytes: &[u8]) -> String {
+    pub(super) fn text(bytes: &[u8]) -> String {
         String::from_utf8_lossy(bytes).into_owned()
     }
 
     /// Whether nothing but qubesd's socket is below the root.
-    fn is_empty(root: &Path) -> bool {
+    pub(super) fn is_empty(root: &Path) -> bool {
         let count = |path: &Path| fs::read_dir(path).unwrap().count();
         count(root) == 1 && count(&root.join("var")) == 1 && count(&root.join("var/run")) == 1
     }
@@ -202,7 +206,7 @@ mod tests {
 
     /// Runs the script with stand-ins for `qvm-run`, `sudo` and `id`. What qubes hold is this file.
     #[expect(clippy::disallowed_methods, reason = "the script under test")]
-    fn script(program: &Path, words: &[&str]) -> (Output, String) {
+    pub(super) fn script(program: &Path, words: &[&str]) -> (Output, String) {
         let folder = tempfile::tempdir().unwrap();
         let log = folder.path().join("log");
         let stub = |name: &str, body: &str| {

@@ -261,7 +261,8 @@ work see
     fn policy_in_the_form_of_qubes_4_0_counts_where_it_is_let() {
         on_one_thread(async {
             let dom0 = healthy();
-            fs::create_dir(dom0.at("etc/qubes-rpc/policy")).unwrap();
+            fs::create_dir_all(dom0.at("etc/qubes-rpc/policy/include")).unwrap();
+            assert_eq!(found(&dom0, "note").await, Vec::<String>::new());
             let line = "salt-bridge work allow\n";
             write_mode(&dom0.at("etc/qubes-rpc/policy/qubes.VMShell"), line, 0o664);
             let notes = found(&dom0, "note").await;

@@ -34,7 +34,10 @@ fn inspect_older(paths: &Paths, report: &mut Report) {
     let mut names: Vec<String> = fs::read_dir(&folder)
         .into_iter()
         .flatten()
-        .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
+        .flatten()
+        // Its folder `include` is always there.
+        .filter(|entry| entry.path().is_file())
+        .filter_map(|entry| entry.file_name().into_string().ok())
         .collect();
     names.sort();
     if !names.is_empty() {
