@@ -127,6 +127,11 @@ impl Row {
     }
 }
 
+fn is_rust_number(format: &str) -> bool {
+    let size = format.strip_prefix("uint").or_else(|| format.strip_prefix("int"));
+    size.is_some_and(|size| size.is_empty() || size.bytes().all(|byte| byte.is_ascii_digit()))
+}
+
 /// What Claude Code is told about a tool beyond MCP, as far as the row says it.
 fn hints(spec: &Spec, output: &Value) -> Option<MetaObject> {
     /// The longest result that Claude Code takes into the conversation, in characters; what is
@@ -155,11 +160,16 @@ fn holds_list(output: &Value) -> bool {
         .any(|field| field.get("type") == Some(&"array".into()))
 }
 
-/// Writes `"type": ["string", "null"]` as `anyOf`, which means the same and more clients know.
+/// Writes `"type": ["string", "null"]` as `anyOf`, which means the same and more clients know, and
+/// leaves out formats of numbers that no client knows.
 fn split_types(schema: &mut Value) {
     match schema {
         Value::Object(fields) => {
             fields.values_mut().for_each(split_types);
+            // schemars' names for Rust's numbers, which clients warn of; the bounds say the same.
+            if fields.get("format").and_then(Value::as_str).is_some_and(is_rust_number) {
+                fields.remove("format");
+            }
             if fields.contains_key("anyOf") {
                 return;
             }
@@ -210,15 +220,15 @@ mod tests {
     #[test]
     fn a_choice_of_types_is_told_in_the_form_that_most_clients_know() {
         let mut schema = json!({"properties": {
-            "length": {"type": ["integer", "null"], "minimum": 0},
-            "type": {"type": "string"}
+            "length": {"type": ["integer", "null"], "format": "uint64", "minimum": 0},
+            "type": {"type": "string", "format": "date-time"}
         }});
         split_types(&mut schema);
         assert_eq!(
             schema,
             json!({"properties": {
                 "length": {"anyOf": [{"type": "integer"}, {"type": "null"}], "minimum": 0},
-                "type": {"type": "string"}
+                "type": {"type": "string", "format": "date-time"}
             }})
         );
     }

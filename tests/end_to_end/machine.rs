@@ -84,7 +84,10 @@ pub(crate) fn success(result: &CallToolResult) -> Value {
     assert_eq!(result.is_error, Some(false), "{result:?}");
     let value = result.structured_content.clone().expect("a structured result");
     let text = &result.content[0].as_text().expect("the same as text").text;
-    assert_eq!(serde_json::from_str::<Value>(text).unwrap(), value);
+    // What is long is not sent twice.
+    if !text.starts_with("The result takes") {
+        assert_eq!(serde_json::from_str::<Value>(text).unwrap(), value);
+    }
     value
 }
 
