@@ -77,6 +77,10 @@ pub const FILE: Duration = Duration::from_secs(120);
 pub const EDIT: Duration = Duration::from_secs(30);
 /// The time for one question to qubesd that is answered at once.
 pub const QUBESD: Duration = Duration::from_secs(20);
+/// The time in which qubesd makes, enlarges or removes a qube.
+pub const CREATE: Duration = Duration::from_secs(120);
+/// The time in which qubesd copies one volume.
+pub const COPY_VOLUME: Duration = Duration::from_secs(1800);
 /// The time for a caller's descriptor and request line to arrive.
 pub const REQUEST: Duration = Duration::from_secs(10);
 /// The time for the raw bytes behind a request line to arrive.

@@ -4,7 +4,7 @@ use std::io;
 
 use contract::Fault;
 
-use crate::{answer::CallerGone, run::RunError};
+use crate::{answer::CallerGone, run::RunError, settings::SettingsError};
 
 /// Why a handler has no response.
 #[derive(Debug, thiserror::Error)]
@@ -28,6 +28,9 @@ pub enum Error {
     /// The audit log cannot be written, so that nothing was changed.
     #[error("audit log")]
     Audit(#[source] io::Error),
+    /// The operator's settings cannot be used.
+    #[error(transparent)]
+    Settings(#[from] SettingsError),
     /// The helper that writes `qubes.ConnectTCP` policy did not do as asked.
     #[error("the policy helper")]
     TcpPolicy(#[source] io::Error),

@@ -22,6 +22,7 @@ use crate::{
         Part, Place, RunError, User,
     },
     service::{Change, Effect, Observe, RunningQube},
+    settings::{Sandbox, read_settings},
     services::command::ParsedCommand,
 };
 
@@ -133,7 +134,19 @@ impl<E: Effect> Handle<'_, E> {
     }
 }
 
+impl<E: Effect> Handle<'_, E> {
+    /// What the operator set about the sandbox.
+    pub(crate) fn sandbox(self) -> Result<Sandbox, Error> {
+        Ok(read_settings(&self.host.paths, self.host.trusted)?)
+    }
+}
+
 impl Writer<'_> {
+    /// Has qubesd do something to a qube that was admitted.
+    pub(crate) async fn order<T>(self, call: call::Call<T>, deadline: Duration) -> Result<T, Error> {
+        Ok(self.host.qubesd.call(call, deadline).await?)
+    }
+
     /// Runs a command, whose output goes to the caller while it runs.
     pub(crate) async fn command(
         self,

@@ -13,7 +13,9 @@ use contract::{Fault, Power, limits};
 use policy::{Live, ManagedQube};
 use tokio::sync::{Mutex, Semaphore};
 
-use crate::{audit::Audit, error::Error, paths::Paths, run::Runner, times::seconds_since_1970};
+use crate::{
+    audit::Audit, births::Births, error::Error, paths::Paths, run::Runner, times::seconds_since_1970,
+};
 
 /// One dom0.
 #[derive(Debug)]
@@ -32,6 +34,8 @@ pub struct Host {
     pub(crate) firewall: Mutex<()>,
     /// Bounds what lists ask at once, so that they leave descriptors to other calls.
     pub(crate) questions: Semaphore,
+    /// What is being made, and what is left of what was.
+    pub(crate) births: Births,
     born: u64,
     calls: Cell<u64>,
 }
@@ -48,6 +52,7 @@ impl Host {
             qubesd: Client::new(paths.qubesd()),
             runner: Runner::new(program),
             audit: Audit::of(&paths),
+            births: Births::new(paths.births()),
             paths,
             trusted,
             ceiling,
@@ -90,8 +95,30 @@ impl Host {
         }
     }
 
-    /// What else is to be known of a qube that qubesd has just listed; nothing when it is gone.
+    /// What else is to be known of a qube that qubesd has just listed; nothing when it is gone, or
+    /// not whole yet.
     pub(crate) async fn complete(
+        &self,
+        name: &QubeName,
+        qube: ListedQube,
+        with_tags: bool,
+    ) -> Result<Option<Found>, admin_api::Error> {
+        if self.births.hides(name.as_str(), qube.uuid.as_ref()) {
+            return Ok(None);
+        }
+        self.complete_listed(name, qube, with_tags).await
+    }
+
+    /// The same for the call that makes a qube, which no other call may know yet.
+    pub(crate) async fn complete_newborn(
+        &self,
+        name: &QubeName,
+        qube: ListedQube,
+    ) -> Result<Option<Found>, admin_api::Error> {
+        self.complete_listed(name, qube, true).await
+    }
+
+    async fn complete_listed(
         &self,
         name: &QubeName,
         qube: ListedQube,

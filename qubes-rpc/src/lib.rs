@@ -8,6 +8,7 @@ mod admission;
 pub mod agents;
 pub mod answer;
 mod audit;
+mod births;
 #[cfg(feature = "schema")]
 pub mod catalogue;
 mod cli;

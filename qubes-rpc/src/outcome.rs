@@ -61,7 +61,7 @@ pub(crate) fn failed(error: Error, id: &str) -> Outcome {
     let broken = |message: &str| Fault::Failed { message: message.into(), call: id.into() };
     let fault = match &error {
         Error::Fault(fault) => fault.clone(),
-        Error::Cancelled => Fault::Refused {},
+        Error::Cancelled | Error::Settings(_) => Fault::Refused {},
         Error::Qubesd(admin_api::Error::TimedOut) => {
             Fault::TimedOut { message: "qubesd did not answer in time".into() }
         }

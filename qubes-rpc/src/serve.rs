@@ -26,6 +26,7 @@ use crate::{
     agents::{Agents, Connection},
     answer::{Answer, Form},
     audit,
+    births::reap,
     descriptor::Descriptor,
     error::Error,
     handle::Call,
@@ -48,11 +49,18 @@ pub async fn serve(
     let room = Arc::new(Semaphore::new(limits::CONNECTIONS));
     let agents = Agents::default();
     let mut calls = JoinSet::new();
+    host.births.load();
+    let reaper = tokio::task::spawn_local(reap(Rc::clone(&host)));
     loop {
         let nothing_to_do = calls.is_empty();
         let quiet = async {
             match idle {
-                Some(idle) if nothing_to_do => sleep(idle).await,
+                Some(idle) if nothing_to_do => {
+                    while !host.births.left().is_empty() {
+                        sleep(limits::CLOCK).await;
+                    }
+                    sleep(idle).await;
+                }
                 Some(_) | None => std::future::pending().await,
             }
         };
@@ -85,6 +93,7 @@ pub async fn serve(
     if timeout(limits::KILL * 2, ended).await.is_err() {
         journal::say("stopped while calls were under way");
     }
+    reaper.abort();
 }
 
 async fn connection_task(

@@ -18,7 +18,7 @@ mod spawn;
 mod wire;
 
 pub use cli::run;
-pub use host::{Consent, DEFAULT_SCOPE, Daemon, Host, HostError, HostOptions};
+pub use host::{Consent, DEFAULT_SCOPE, Daemon, Host, HostError, HostOptions, QubeState};
 pub use layout::Layout;
 pub use mcp_client::{Era, McpClient, McpError};
 pub use population::{Population, Resident};

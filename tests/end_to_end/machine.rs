@@ -128,6 +128,11 @@ impl From<Output> for Told {
 }
 
 impl Machine {
+    /// A host in a folder that goes with it.
+    pub(crate) fn of(host: Host, dir: tempfile::TempDir) -> Self {
+        Self { host, _dir: dir }
+    }
+
     /// A session in the newer era.
     pub(crate) async fn client(&self) -> McpClient {
         McpClient::start(&self.host, Era::Modern).await.unwrap()

@@ -2,7 +2,11 @@
 //! answers: the real agent, qrexec policy as installed, the real daemon, on simulated hosts.
 
 #[cfg(test)]
+mod births;
+#[cfg(test)]
 mod commands;
+#[cfg(test)]
+mod escape;
 #[cfg(test)]
 mod files;
 #[cfg(test)]
@@ -13,6 +17,8 @@ mod network;
 mod older_program;
 #[cfg(test)]
 mod refusals;
+#[cfg(test)]
+mod sandbox;
 #[cfg(test)]
 mod schema;
 #[cfg(test)]

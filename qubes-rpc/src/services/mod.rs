@@ -2,6 +2,9 @@
 //! documents are computed from it.
 
 pub mod connect_tcp_policy;
+pub mod disposable_create;
+pub mod disposable_run;
+pub mod disposable_run_root;
 pub mod device;
 pub mod device_attach;
 pub mod device_detach;
@@ -29,7 +32,14 @@ pub mod vm_write_file;
 pub(crate) mod command;
 mod file_path;
 pub mod network;
+pub mod pool_stats;
 pub mod rules;
+pub mod vm_clone;
+pub mod vm_create;
+pub mod vm_kill;
+pub mod vm_pause;
+pub mod vm_remove;
+pub mod vm_unpause;
 
 use contract::SERVICE_PREFIX;
 use policy::ServiceLine;
@@ -54,6 +64,16 @@ pub const SERVICES: &[Entry] = &[
     Entry::of::<firewall_add::FirewallAdd>(),
     Entry::of::<firewall_remove::FirewallRemove>(),
     Entry::of::<connect_tcp_policy::ConnectTcpPolicy>(),
+    Entry::of::<vm_kill::VmKill>(),
+    Entry::of::<vm_pause::VmPause>(),
+    Entry::of::<vm_unpause::VmUnpause>(),
+    Entry::of::<vm_create::VmCreate>(),
+    Entry::of::<vm_clone::VmClone>(),
+    Entry::of::<vm_remove::VmRemove>(),
+    Entry::of::<disposable_run::DisposableRun>(),
+    Entry::of::<disposable_run_root::DisposableRunRoot>(),
+    Entry::of::<disposable_create::DisposableCreate>(),
+    Entry::of::<pool_stats::PoolStats>(),
     Entry::of::<property_get::PropertyGet>(),
     Entry::of::<property_set::PropertySet>(),
     Entry::of::<feature_set::FeatureSet>(),

@@ -51,11 +51,11 @@ pub struct Request {
     pub max_output: u64,
 }
 
-fn default_timeout() -> u64 {
+pub(crate) fn default_timeout() -> u64 {
     limits::COMMAND_DEFAULT.as_secs()
 }
 
-fn default_output() -> u64 {
+pub(crate) fn default_output() -> u64 {
     limits::OUTPUT_DEFAULT_CHARS
 }
 

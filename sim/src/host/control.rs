@@ -5,8 +5,23 @@ use std::sync::{Arc, mpsc};
 use super::{Consent, Host, HostError, Shared};
 use crate::{
     qube::descendants,
-    qubesd::{Failure, Fault, PowerState, device, lifecycle, tag},
+    qubesd::{Failure, Fault, Hold, PowerState, Qube, device, lifecycle, tag},
 };
+
+/// A qube as qubesd has it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct QubeState {
+    /// Its name.
+    pub name: String,
+    /// Its UUID.
+    pub uuid: String,
+    /// Its class.
+    pub class: &'static str,
+    /// Its tags.
+    pub tags: Vec<String>,
+    /// All that can be changed of it, to be compared.
+    pub all: String,
+}
 
 impl From<Failure> for HostError {
     fn from(failure: Failure) -> Self {
@@ -131,6 +146,42 @@ impl Host {
     /// Decides what a person at the screen answers when policy says `ask`.
     pub fn set_consent(&self, consent: Consent) {
         self.shared.set_consent(consent);
+    }
+
+    /// Never answers the call of qubesd before which so many come from now on, whether what it asks
+    /// for is `done` or not.
+    pub fn hold_call(&self, before: usize, done: bool) {
+        self.shared.faults.hold(Some(Hold { left: before, done, held: false }));
+    }
+
+    /// Whether the call to hold has come.
+    pub fn is_holding(&self) -> bool {
+        self.shared.faults.is_held()
+    }
+
+    /// Holds no call any more.
+    pub fn hold_none(&self) {
+        self.shared.faults.hold(None);
+    }
+
+    /// Every qube but dom0, as qubesd has it now.
+    pub fn qubes(&self) -> Vec<QubeState> {
+        let system = self.shared.system();
+        let state = |qube: &Qube| {
+            let firewall = self.shared.settings(qube).join("firewall.xml");
+            let firewall = std::fs::read_to_string(firewall).unwrap_or_default();
+            let Qube { power, properties, tags, features, notes, volumes, .. } = qube;
+            QubeState {
+                name: qube.name.clone(),
+                uuid: qube.uuid.clone(),
+                class: qube.class.as_str(),
+                tags: tags.iter().cloned().collect(),
+                all: format!(
+                    "{power} {properties:?} {tags:?} {features:?} {notes} {volumes:?} {firewall}"
+                ),
+            }
+        };
+        system.all().filter(|qube| !qube.is_admin()).map(state).collect()
     }
 
     /// Lets qubesd fail at every call whose method begins like this (the empty text means all), or

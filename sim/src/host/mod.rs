@@ -25,6 +25,7 @@ use crate::{
     role,
 };
 
+pub use control::QubeState;
 pub use daemons::Daemon;
 pub(crate) use daemons::Daemons;
 pub use error::HostError;

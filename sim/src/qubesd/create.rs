@@ -77,6 +77,9 @@ pub(super) fn create(shared: &Shared, asked: &Asked) -> Answer {
     let qid = system.take_qid();
     let mut qube = Qube::new(&name, class, qid);
     qube.properties.insert("label".to_owned(), color);
+    if class == Class::Disposable {
+        inherit(system.require(&template)?, &mut qube);
+    }
     if based {
         qube.properties.insert("template".to_owned(), template);
     }
@@ -85,6 +88,18 @@ pub(super) fn create(shared: &Shared, asked: &Asked) -> Answer {
     add_tag(system, &name, &format!("created-by-{}", asked.source));
     system.emit(&name, "domain-create-on-disk", &[]);
     Ok(String::new())
+}
+
+/// What a disposable takes over from its template, and was not given.
+fn inherit(template: &Qube, qube: &mut Qube) {
+    for (property, value) in &template.properties {
+        if property != "template_for_dispvms" {
+            qube.properties.entry(property.clone()).or_insert_with(|| value.clone());
+        }
+    }
+    qube.tags.extend(template.tags.iter().cloned());
+    qube.features.clone_from(&template.features);
+    qube.features.retain(|(name, _)| !name.starts_with("preload-dispvm"));
 }
 
 fn fits(system: &System, class: Class, template: &str) -> Result<(), Failure> {

@@ -107,6 +107,8 @@ const METHODS: &[Method] = &[
     method("admin.label.Remove", Must, Not, Dom0, State(label::remove)),
     method("admin.vm.volume.List", Not, Not, Any, State(volume::list)),
     method("admin.vm.volume.Info", Must, Not, Any, State(volume::info)),
+    method("admin.vm.volume.CloneFrom", Must, Not, Any, State(volume::clone_from)),
+    method("admin.vm.volume.CloneTo", Must, Must, Any, Host(volume::clone_to)),
     method("admin.vm.volume.Resize", Must, Must, Any, State(volume::resize)),
     method("admin.pool.List", Not, Not, Dom0, State(volume::list_pools)),
     method("admin.pool.Info", Must, Not, Dom0, State(volume::pool_info)),

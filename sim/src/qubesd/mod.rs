@@ -23,6 +23,6 @@ pub use event_log::EventLog;
 pub(crate) use failure::Failure;
 pub(crate) use request::resolve;
 pub use server::Fault;
-pub(crate) use server::{Faults, serve};
+pub(crate) use server::{Faults, Hold, serve};
 pub use state::PowerState;
 pub(crate) use state::{Class, Qube, System};

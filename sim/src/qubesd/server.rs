@@ -34,13 +34,48 @@ pub enum Fault {
     Silent,
     /// It does what was asked, and closes without one byte.
     DoneButEmpty,
+    /// It does what was asked, and never answers.
+    DoneButSilent,
 }
 
 /// The faults that are on: the beginning of a method's name, and what happens to its calls.
 #[derive(Debug, Default)]
-pub(crate) struct Faults(Mutex<Vec<(String, Fault)>>);
+pub(crate) struct Faults(Mutex<Vec<(String, Fault)>>, Mutex<Option<Hold>>);
+
+/// One call that is never answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Hold {
+    /// How many calls come before it.
+    pub(crate) left: usize,
+    /// What it asks for is done all the same.
+    pub(crate) done: bool,
+    /// It has come.
+    pub(crate) held: bool,
+}
 
 impl Faults {
+    /// Holds a call that is still to come, or none.
+    pub(crate) fn hold(&self, hold: Option<Hold>) {
+        *self.1.lock().unwrap_or_else(PoisonError::into_inner) = hold;
+    }
+
+    /// Whether the call to hold has come.
+    pub(crate) fn is_held(&self) -> bool {
+        self.1.lock().unwrap_or_else(PoisonError::into_inner).is_some_and(|hold| hold.held)
+    }
+
+    /// What becomes of the next call: held or not, and done or not when it is.
+    fn next(&self) -> Option<Fault> {
+        let mut hold = self.1.lock().unwrap_or_else(PoisonError::into_inner);
+        let hold = hold.as_mut().filter(|hold| !hold.held)?;
+        if let Some(left) = hold.left.checked_sub(1) {
+            hold.left = left;
+            return None;
+        }
+        hold.held = true;
+        Some(if hold.done { Fault::DoneButSilent } else { Fault::Silent })
+    }
+
     pub(crate) fn set(&self, method: &str, fault: Option<Fault>) {
         let mut faults = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         faults.retain(|(prefix, _)| prefix != method);
@@ -79,9 +114,9 @@ async fn connection(shared: &Arc<Shared>, mut stream: UnixStream) -> io::Result<
     if request.len() > REQUEST_BYTES {
         return Ok(());
     }
-    let fault = shared.faults.of(&request);
+    let fault = shared.faults.next().or_else(|| shared.faults.of(&request));
     match &fault {
-        None | Some(Fault::DoneButEmpty) => {}
+        None | Some(Fault::DoneButEmpty | Fault::DoneButSilent) => {}
         Some(Fault::Empty) => return Ok(()),
         Some(Fault::Bytes(bytes)) => return stream.write_all(bytes).await,
         Some(Fault::Exception(exception)) => {
@@ -100,7 +135,14 @@ async fn connection(shared: &Arc<Shared>, mut stream: UnixStream) -> io::Result<
         Ok(asked) => dispatch::answer(shared, &asked).await.unwrap_or_else(Failure::encode),
         Err(failure) => failure.encode(),
     };
-    if fault == Some(Fault::DoneButEmpty) { Ok(()) } else { stream.write_all(&reply).await }
+    match fault {
+        Some(Fault::DoneButEmpty) => Ok(()),
+        Some(Fault::DoneButSilent) => std::future::pending().await,
+        None
+        | Some(
+            Fault::Empty | Fault::Bytes(_) | Fault::Exception(_) | Fault::Late(_) | Fault::Silent,
+        ) => stream.write_all(&reply).await,
+    }
 }
 
 /// Tells every event of a qube, or of all when dom0 is asked, until the client is gone.

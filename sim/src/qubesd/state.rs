@@ -157,6 +157,8 @@ pub(crate) struct System {
     /// Properties of the system as a whole that were set.
     pub(crate) properties: BTreeMap<String, String>,
     pub(crate) events: EventLog,
+    /// Volumes that may be copied once: token, then UUID and volume.
+    pub(crate) copies: BTreeMap<String, (String, String)>,
     next_xid: u32,
     next_qid: u32,
 }
@@ -188,6 +190,7 @@ impl System {
             labels: labels.collect(),
             properties: BTreeMap::new(),
             events,
+            copies: BTreeMap::new(),
             next_xid: 1,
             next_qid: 1,
         }

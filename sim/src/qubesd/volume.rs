@@ -1,7 +1,13 @@
 //! `admin.vm.volume.*`, `admin.pool.*` and notes: as much as it takes to look at them.
 
-use super::{Class, Failure, Qube, System, request::Asked, value::truth};
-use crate::population::KERNEL;
+use std::{
+    fs, io,
+    os::unix::fs::{MetadataExt as _, chown, symlink},
+    path::Path,
+};
+
+use super::{Class, Failure, PowerState, Qube, System, request::Asked, value::truth};
+use crate::{host::Shared, population::KERNEL};
 
 type Answer = Result<String, Failure>;
 
@@ -74,6 +80,58 @@ pub(super) fn resize(system: &mut System, asked: &Asked) -> Answer {
     let volume = volume(qube, asked)?.to_owned();
     qube.volumes.insert(volume, new);
     Ok(String::new())
+}
+
+/// Allows one volume to be copied once.
+pub(super) fn clone_from(system: &mut System, asked: &Asked) -> Answer {
+    let qube = system.require(&asked.destination)?;
+    let volume = volume(qube, asked)?.to_owned();
+    let uuid = qube.uuid.clone();
+    let token = format!("token{}", system.take_qid());
+    system.copies.insert(token.clone(), (uuid, volume));
+    Ok(token)
+}
+
+/// Copies the volume for which the token was given. Of a private volume what is in the folder of
+/// its user goes along.
+pub(super) fn clone_to(shared: &Shared, asked: &Asked) -> Answer {
+    let system = &mut *shared.system();
+    let token = str::from_utf8(&asked.payload).unwrap_or_default();
+    let unknown = || Failure::new("QubesVolumeCopyTokenNotFoundError", "Invalid volume copy token");
+    let (uuid, from) = system.copies.remove(token).ok_or_else(unknown)?;
+    let source = system.all().find(|qube| qube.uuid == uuid).ok_or_else(unknown)?;
+    let (bytes, name) = (size(source, &from), source.name.clone());
+    let qube = system.require_mut(&asked.destination)?;
+    let volume = volume(qube, asked)?.to_owned();
+    if qube.power != PowerState::Halted {
+        let message = format!("Domain is not powered off: '{}'", qube.name);
+        return Err(Failure::new("QubesVMNotHaltedError", message));
+    }
+    if volume == "private" {
+        let folder = |name: &str| shared.layout.qube_root(name).join("home/user");
+        copy_folder(&folder(&name), &folder(&qube.name)).map_err(|_| Failure::Empty)?;
+    }
+    qube.volumes.insert(volume, bytes);
+    Ok(String::new())
+}
+
+fn copy_folder(from: &Path, to: &Path) -> io::Result<()> {
+    fs::create_dir_all(to)?;
+    for entry in fs::read_dir(from)? {
+        let entry = entry?;
+        let (kind, to) = (entry.file_type()?, to.join(entry.file_name()));
+        if kind.is_dir() {
+            copy_folder(&entry.path(), &to)?;
+        } else if kind.is_symlink() {
+            symlink(fs::read_link(entry.path())?, &to)?;
+        } else if kind.is_file() {
+            fs::copy(entry.path(), &to)?;
+            let owner = entry.metadata()?;
+            chown(&to, Some(owner.uid()), Some(owner.gid()))?;
+        }
+    }
+    let owner = fs::metadata(from)?;
+    chown(to, Some(owner.uid()), Some(owner.gid()))
 }
 
 pub(super) fn list_pools(_system: &mut System, _asked: &Asked) -> Answer {
