@@ -13,6 +13,9 @@ use super::{Place, RunError, marker::Markers};
 
 /// The most bytes that are held of one stream: as many as a pipe holds, and as one frame carries.
 const READ_BYTES: usize = limits::FRAME_BYTES;
+/// How much of the main stream may wait in its pipe, so that reader and writer change places less
+/// often: as much as Linux gives to everybody.
+const PIPE_BYTES: usize = 1024 * 1024;
 /// The time a qrexec-client gets to end by itself after the last line of the work.
 const FAREWELL: Duration = Duration::from_millis(100);
 /// Where programs are found, as dom0's own environment is not passed on.
@@ -45,6 +48,8 @@ pub(super) fn start(program: &Path, place: Place<'_>, mark: &[u8]) -> Result<Cli
     let stdin = child.stdin.take();
     let stdout = child.stdout.take().ok_or_else(lost)?;
     let stderr = child.stderr.take().ok_or_else(lost)?;
+    // A kernel that does not give so much leaves the pipe as it is.
+    let _ = rustix::pipe::fcntl_setpipe_size(&stdout, PIPE_BYTES);
     Ok(Client {
         child,
         stdin,
