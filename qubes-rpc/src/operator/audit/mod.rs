@@ -255,7 +255,6 @@ impl Growing {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::audit::Entry;
 
     fn line(qube: &str, service: &str, time: &str) -> Stored {
         let entry = Entry {
