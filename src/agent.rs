@@ -1,5 +1,7 @@
 //! What this process can do, apart from how it is asked: by MCP, or by a person.
 
+use std::sync::Arc;
+
 use contract::Fault;
 use rmcp::model::{JsonObject, Tool};
 use serde::de::DeserializeOwned;
@@ -10,6 +12,7 @@ use crate::{
     answer,
     arguments::{Call, QubeName, Request},
     batch,
+    caller::Caller,
     catalogue::{Named, Row, Tools},
     dom0::Dom0,
     qrexec::{CallError, Qrexec},
@@ -21,9 +24,9 @@ use crate::{
 /// The tools, and the way to dom0.
 #[derive(Debug)]
 pub(crate) struct Agent {
-    tools: Tools,
+    tools: Arc<Tools>,
     dom0: Dom0,
-    transfers: Option<Transfers>,
+    transfers: Option<Arc<Transfers>>,
 }
 
 /// What a tool's name stands for.
@@ -48,18 +51,27 @@ impl Found<'_> {
 impl Agent {
     /// One with these tools, whose calls are made so.
     pub(crate) fn new(tools: Tools, qrexec: Qrexec) -> Self {
-        Self { tools, dom0: Dom0::new(qrexec), transfers: None }
+        Self { tools: Arc::new(tools), dom0: Dom0::new(qrexec), transfers: None }
     }
 
     /// The same with tools that move files to and from a folder of this qube.
     pub(crate) fn with_transfers(self, transfers: Transfers) -> Self {
-        Self { transfers: Some(transfers), ..self }
+        Self { transfers: Some(Arc::new(transfers)), ..self }
+    }
+
+    /// The same for this caller, within its limits.
+    pub(crate) fn for_caller(&self, caller: Arc<Caller>) -> Self {
+        Self {
+            tools: Arc::clone(&self.tools),
+            dom0: self.dom0.for_caller(caller),
+            transfers: self.transfers.clone(),
+        }
     }
 
     /// The tools as MCP lists them.
     pub(crate) fn tools(&self) -> Vec<Tool> {
         let mut tools = self.tools.list();
-        tools.extend(self.transfers.iter().flat_map(Transfers::tools).cloned());
+        tools.extend(self.transfers.iter().flat_map(|transfers| transfers.tools()).cloned());
         tools
     }
 
@@ -86,6 +98,10 @@ impl Agent {
         arguments: JsonObject,
         news: &watch::Sender<String>,
     ) -> Result<JsonObject, CallError> {
+        let tool = &found.tool().name;
+        if self.dom0.caller().is_some_and(|caller| !caller.may_use(tool)) {
+            return Err(CallError::refused());
+        }
         match found {
             Found::Transfer(transfers, direction) => {
                 transfers.run(self, direction, arguments, news).await

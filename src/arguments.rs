@@ -5,7 +5,7 @@ use base64::{
     engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig},
 };
 use bytes::Bytes;
-use contract::{Aim, Fault, RequestLine, RequestLineError, limits, spec::BodyField};
+use contract::{Aim, Fault, PrincipalName, RequestLine, RequestLineError, limits, spec::BodyField};
 use rmcp::model::JsonObject;
 use serde_json::Value;
 
@@ -84,6 +84,14 @@ impl Request {
         let line =
             RequestLine::new(arguments, length).render().map_err(|error| line_fault(&error))?;
         Ok(Self { line: line.into(), body: body.into() })
+    }
+
+    /// The same request, made in the name of this principal.
+    pub(crate) fn for_principal(self, name: &PrincipalName) -> Result<Self, Fault> {
+        let line = RequestLine::parse(&self.line)
+            .and_then(|line| line.for_principal(Some(name.clone())).render())
+            .map_err(|error| line_fault(&error))?;
+        Ok(Self { line: line.into(), body: self.body })
     }
 }
 

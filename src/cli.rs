@@ -2,7 +2,7 @@
 
 use std::{
     ffi::OsString,
-    io::{self, Write},
+    io,
     path::{Path, PathBuf},
     process::ExitCode,
     sync::Arc,
@@ -14,6 +14,8 @@ use crate::{
     agent::Agent,
     catalogue::{CatalogueError, Tools},
     commands::{self, call, doctor, topology, transfer},
+    http, log, onion,
+    principals::command as token,
     qrexec::Qrexec,
     server::Server,
     stdio,
@@ -56,6 +58,11 @@ impl Calls {
     /// The program that makes qrexec calls.
     pub(crate) fn program(&self) -> &Path {
         &self.qrexec_client_vm
+    }
+
+    /// Whether files of this qube are offered.
+    pub(crate) fn has_transfers(&self) -> bool {
+        self.transfer_dir.is_some()
     }
 
     /// The agent that makes its calls so.
@@ -101,6 +108,15 @@ enum Command {
     Upload(transfer::Upload),
     /// Fetch a file or a folder from a qube
     Download(transfer::Download),
+    /// Set up tor onion services for sshd and `serve`, with keys for their clients
+    Onion(onion::Arguments),
+    /// Serve MCP over HTTP, on a loopback port or a Unix socket
+    Serve(http::Arguments),
+    /// Serve what the conformance suite asks for
+    #[cfg(feature = "conformance")]
+    Conformance(http::conformance::Arguments),
+    /// Give tokens for `serve` to others, and take them back
+    Token(token::Arguments),
     /// Show the qubes in scope and who gets the network from whom
     Topology(topology::Arguments),
 }
@@ -127,10 +143,17 @@ pub fn run(args: impl Iterator<Item = OsString>) -> ExitCode {
         Some(Command::Download(arguments)) => {
             transfer::download(arguments, calls).map_err(Error::from)
         }
+        Some(Command::Onion(arguments)) => onion::run(&arguments).map_err(Error::from),
+        Some(Command::Serve(arguments)) => http::run(arguments, calls).map_err(Error::from),
+        #[cfg(feature = "conformance")]
+        Some(Command::Conformance(arguments)) => {
+            http::conformance::run(&arguments).map_err(Error::from)
+        }
+        Some(Command::Token(arguments)) => token::run(arguments).map_err(Error::from),
         Some(Command::Topology(arguments)) => topology::run(&arguments, calls).map_err(Error::from),
     };
     outcome.unwrap_or_else(|error| {
-        log(&error);
+        log::error(&error);
         ExitCode::FAILURE
     })
 }
@@ -146,6 +169,12 @@ enum Error {
     Session(#[from] stdio::SessionError),
     #[error(transparent)]
     Command(#[from] commands::CommandError),
+    #[error(transparent)]
+    Onion(#[from] onion::OnionError),
+    #[error(transparent)]
+    Serve(#[from] http::ServeError),
+    #[error(transparent)]
+    Token(#[from] token::TokenCommandError),
 }
 
 fn serve(calls: Calls) -> Result<ExitCode, Error> {
@@ -162,16 +191,4 @@ pub(crate) fn on_one_thread<T>(work: impl Future<Output = T>) -> io::Result<T> {
     // A thread may still be blocked in reading standard input.
     runtime.shutdown_background();
     Ok(outcome)
-}
-
-/// Writes a line to standard error, with the causes of the error behind it.
-fn log(error: &dyn std::error::Error) {
-    let mut line = format!("salt-bridge: {error}");
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        line.push_str(": ");
-        line.push_str(&error.to_string());
-        cause = error.source();
-    }
-    drop(writeln!(io::stderr(), "{line}"));
 }

@@ -6,12 +6,14 @@ pub mod fault;
 pub mod frame;
 pub mod limits;
 pub mod power;
+pub mod principal;
 pub mod request;
 pub mod spec;
 
 pub use fault::Fault;
 pub use frame::{Frame, FrameCodec, FrameError, Kind};
 pub use power::Power;
+pub use principal::{PrincipalName, PrincipalNameError};
 pub use request::{RequestLine, RequestLineError};
 pub use spec::{Aim, ByteField, Catalogue, Spec, Stream};
 

@@ -126,3 +126,26 @@ pub const TCP_RULES_PER_AGENT: usize = 128;
 pub const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// The most bytes that are read and dropped after a fault, so that its answer arrives.
 pub const DRAIN_BYTES: u64 = 64 * 1024 * 1024;
+
+/// The longest body of an HTTP request, in bytes: a call with [`BODY_BYTES`], escaped as JSON.
+pub const HTTP_BODY_BYTES: usize = PLAIN_WRITE_BYTES;
+/// Bodies up to this many bytes are read at once; longer ones share [`HTTP_BODIES_BYTES`].
+pub const HTTP_SHORT_BODY_BYTES: usize = 64 * 1024;
+/// The memory that all long bodies of HTTP requests may take at once; further ones wait.
+pub const HTTP_BODIES_BYTES: usize = 64 * 1024 * 1024;
+/// The longest head of an HTTP request, in bytes.
+pub const HTTP_HEAD_BYTES: usize = 16 * 1024;
+/// The most header fields of an HTTP request.
+pub const HTTP_HEADERS: usize = 64;
+/// The time for the head of an HTTP request to arrive.
+pub const HTTP_HEAD: Duration = Duration::from_secs(10);
+/// Connections that have shown no token yet; a further one takes the place of the oldest.
+pub const HTTP_NEWCOMERS: usize = 128;
+/// Connections that have shown a token; a further one is turned away.
+pub const HTTP_CONNECTIONS: usize = 128;
+/// MCP sessions of one principal; a further one takes the place of the one unused for longest.
+pub const HTTP_SESSIONS: usize = 16;
+/// An MCP session in which nothing happened for this long ends. Longer than any call may take.
+pub const HTTP_SESSION: Duration = Duration::from_secs(2 * 3600);
+/// The time that calls under way get when the server is told to end.
+pub const HTTP_FAREWELL: Duration = Duration::from_secs(2);

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use crate::{WIRE_VERSION, limits};
+use crate::{PrincipalName, WIRE_VERSION, limits};
 
 /// `{"frames":1,"body":N,"args":{…}}`, followed by a newline and by exactly N raw bytes.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -17,6 +17,9 @@ pub struct RequestLine {
     /// The parameters of the service, named as the tool's parameters are.
     #[serde(default)]
     pub args: Map<String, Value>,
+    /// For whom the agent's side says it makes this call. A claim: nothing is decided by it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub principal: Option<PrincipalName>,
 }
 
 /// A line that is no framed request.
@@ -39,7 +42,13 @@ pub enum RequestLineError {
 impl RequestLine {
     /// A request with these parameters and a body of this many bytes.
     pub fn new(args: Map<String, Value>, body: u64) -> Self {
-        Self { frames: WIRE_VERSION, body, args }
+        Self { frames: WIRE_VERSION, body, args, principal: None }
+    }
+
+    /// The same, made for this principal. A dom0 that knows no principals answers `BadRequest`.
+    #[must_use]
+    pub fn for_principal(self, principal: Option<PrincipalName>) -> Self {
+        Self { principal, ..self }
     }
 
     /// Reads a line, with or without its newline.
@@ -108,6 +117,20 @@ mod tests {
             "{\"frames\":1,\"body\":3,\"args\":{\"command\":\"printf 'a\\nb'\"}}\n"
         );
         assert_eq!(RequestLine::parse(&line).unwrap().body, 3);
+    }
+
+    #[test]
+    fn the_principal_is_named_only_where_there_is_one() {
+        let name = PrincipalName::parse("laptop").unwrap();
+        let line = RequestLine::new(Map::new(), 0).for_principal(Some(name.clone()));
+        let line = line.render().unwrap();
+        assert_eq!(
+            String::from_utf8_lossy(&line),
+            "{\"frames\":1,\"body\":0,\"args\":{},\"principal\":\"laptop\"}\n"
+        );
+        assert_eq!(RequestLine::parse(&line).unwrap().principal, Some(name));
+        assert!(RequestLine::parse(br#"{"frames":1,"principal":"a b"}"#).is_err());
+        assert_eq!(RequestLine::parse(br#"{"frames":1}"#).unwrap().principal, None);
     }
 
     #[test]

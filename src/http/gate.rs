@@ -1,0 +1,220 @@
+//! What stands before the MCP server: each request is let in or turned away here.
+
+use std::{convert::Infallible, io, sync::Arc};
+
+use bytes::Bytes;
+use futures_util::StreamExt;
+use http::{
+    HeaderMap, HeaderValue, Request, Response, StatusCode,
+    header::{AUTHORIZATION, CONNECTION, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE},
+};
+use http_body_util::{BodyExt, BodyStream, Full, StreamBody, combinators::BoxBody};
+use hyper::body::Incoming;
+use rmcp::{
+    ServerHandler,
+    transport::streamable_http_server::{
+        StreamableHttpServerConfig, StreamableHttpService, session::local::LocalSessionManager,
+    },
+};
+
+use super::{bodies::Bodies, guests::Guest, sessions::Sessions};
+use crate::{
+    caller::Caller,
+    principals::{keys::Keys, token::Token},
+};
+
+/// The path of the one endpoint.
+pub(crate) const PATH: &str = "/mcp";
+/// The header in which clients of the revisions with sessions name theirs.
+const SESSION: &str = "mcp-session-id";
+
+/// What a response carries.
+pub(crate) type Body = BoxBody<Bytes, Infallible>;
+
+/// Who is let in.
+#[derive(Debug)]
+pub(crate) enum Door {
+    /// Who shows a token that is good now.
+    Tokens(Arc<Keys>),
+    /// Everybody, as one caller: for the conformance suite, which shows no tokens.
+    #[cfg(feature = "conformance")]
+    Open(Arc<Caller>),
+}
+
+/// The gate and the server behind it.
+pub(crate) struct Gate<H> {
+    door: Door,
+    service: StreamableHttpService<H, LocalSessionManager>,
+    sessions: Arc<Sessions>,
+    bodies: Bodies,
+}
+
+/// Why a request is turned away.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Turned {
+    /// No token, one that is no token, or none that is good now.
+    Unauthorized,
+    /// Another path.
+    NotFound,
+    /// A session that is not there, or not this caller's.
+    NoSession,
+    /// The body is longer than it may be.
+    TooLarge,
+    /// The body did not come in time.
+    TimedOut,
+    /// The body ended too early or is no HTTP.
+    Broken,
+    /// As many are connected as can be.
+    Full,
+}
+
+impl<H: ServerHandler> Gate<H> {
+    /// A gate before servers that are made so, one for each session or request of a caller.
+    pub(crate) fn new(
+        door: Door,
+        server: impl Fn(Arc<Caller>) -> H + Send + Sync + 'static,
+        sessions: Arc<Sessions>,
+        config: StreamableHttpServerConfig,
+    ) -> Self {
+        let nobody = || io::Error::other("a request of nobody");
+        let server = move || Caller::current().map(&server).ok_or_else(nobody);
+        let service = StreamableHttpService::new(server, sessions.manager(), config);
+        Self { door, service, sessions, bodies: Bodies::new() }
+    }
+
+    /// Answers a request of this guest.
+    pub(crate) async fn answer(&self, request: Request<Incoming>, guest: &Guest) -> Response<Body> {
+        match self.pass(request, guest).await {
+            Ok(response) => response,
+            Err(turned) => turned.response(),
+        }
+    }
+
+    async fn pass(
+        &self,
+        request: Request<Incoming>,
+        guest: &Guest,
+    ) -> Result<Response<Body>, Turned> {
+        let (mut parts, body) = request.into_parts();
+        if parts.uri.path() != PATH {
+            return Err(Turned::NotFound);
+        }
+        let caller = self.caller(&parts.headers).ok_or(Turned::Unauthorized)?;
+        if !guest.make_known() {
+            return Err(Turned::Full);
+        }
+        if let Some(id) = parts.headers.get(SESSION) {
+            let id = id.to_str().map_err(|_| Turned::NoSession)?;
+            if !self.sessions.is_own(id, &caller) {
+                return Err(Turned::NoSession);
+            }
+        }
+        // What serves the request needs to know who, and never by which token.
+        parts.headers.remove(AUTHORIZATION);
+        let (body, memory) = self.bodies.read(&parts.headers, body).await?;
+        let request = Request::from_parts(parts, Full::new(body));
+        let response = tokio::select! {
+            biased;
+            () = caller.revoked().cancelled() => return Err(Turned::Unauthorized),
+            response = caller.scope(self.service.handle(request)) => response,
+        };
+        drop(memory);
+        if let Some(id) = response.headers().get(SESSION).and_then(|id| id.to_str().ok())
+            && !self.sessions.is_own(id, &caller)
+        {
+            self.sessions.opened(id, &caller).await;
+        }
+        Ok(end_when_revoked(response, &caller))
+    }
+
+    fn caller(&self, headers: &HeaderMap) -> Option<Arc<Caller>> {
+        match &self.door {
+            Door::Tokens(keys) => keys.caller(&bearer(headers)?),
+            #[cfg(feature = "conformance")]
+            Door::Open(caller) => Some(Arc::clone(caller)),
+        }
+    }
+}
+
+/// The token of a request that carries exactly one (RFC 6750, section 2.1).
+fn bearer(headers: &HeaderMap) -> Option<Token> {
+    let mut values = headers.get_all(AUTHORIZATION).iter();
+    let (value, None) = (values.next()?, values.next()) else { return None };
+    let (scheme, token) = value.to_str().ok()?.split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then(|| Token::parse(token.trim_start()).ok())?
+}
+
+/// A stream of events ends when its caller's token is taken back.
+fn end_when_revoked(response: Response<Body>, caller: &Caller) -> Response<Body> {
+    let revoked = caller.revoked().clone().cancelled_owned();
+    response.map(|body| {
+        BodyExt::boxed(StreamBody::new(BodyStream::new(body).take_until(Box::pin(revoked))))
+    })
+}
+
+impl Turned {
+    fn response(self) -> Response<Body> {
+        let (status, text) = match self {
+            Self::Unauthorized => (StatusCode::UNAUTHORIZED, "a good token is needed\n"),
+            Self::NotFound => (StatusCode::NOT_FOUND, "there is only /mcp\n"),
+            Self::NoSession => (StatusCode::NOT_FOUND, "there is no such session\n"),
+            Self::TooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "the body is too long\n"),
+            Self::TimedOut => (StatusCode::REQUEST_TIMEOUT, "the body did not come in time\n"),
+            Self::Broken => (StatusCode::BAD_REQUEST, "the body ended too early\n"),
+            Self::Full => (StatusCode::SERVICE_UNAVAILABLE, "too many are connected\n"),
+        };
+        let mut response = Response::new(BodyExt::boxed(Full::from(text)));
+        *response.status_mut() = status;
+        let headers = response.headers_mut();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain"));
+        match self {
+            Self::Unauthorized => {
+                headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+                headers.insert(CONNECTION, HeaderValue::from_static("close"));
+            }
+            Self::Full => {
+                headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));
+                headers.insert(CONNECTION, HeaderValue::from_static("close"));
+            }
+            Self::NotFound | Self::TooLarge | Self::TimedOut | Self::Broken => {
+                headers.insert(CONNECTION, HeaderValue::from_static("close"));
+            }
+            Self::NoSession => {}
+        }
+        response
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn headers(values: &[&str]) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        for value in values {
+            headers.append(AUTHORIZATION, HeaderValue::from_str(value).unwrap());
+        }
+        headers
+    }
+
+    #[test]
+    fn a_token_comes_in_one_header_and_in_one_form() {
+        let token = "x".repeat(40);
+        for good in [format!("Bearer {token}"), format!("bearer  {token}")] {
+            assert_eq!(bearer(&headers(&[&good])), Token::parse(&token).ok(), "{good}");
+        }
+        let good = format!("Bearer {token}");
+        let (basic, longer) = (format!("Basic {token}"), format!("Bearer {token} x"));
+        for bad in [
+            &[][..],
+            &[token.as_str()],
+            &[good.as_str(), good.as_str()],
+            &[basic.as_str()],
+            &[longer.as_str()],
+            &["Bearer short"],
+            &["Bearer "],
+        ] {
+            assert_eq!(bearer(&headers(bad)), None, "{bad:?}");
+        }
+    }
+}
