@@ -159,6 +159,13 @@ fn powers(scope: &Scope, world: &[QubeState]) -> BTreeMap<String, Vec<Power>> {
     all
 }
 
+/// Whether a text holds a name as a word of its own.
+fn tells(text: &str, name: &str) -> bool {
+    let part = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+    text.match_indices(name)
+        .any(|(at, _)| !text[..at].ends_with(part) && !text[at + name.len()..].starts_with(part))
+}
+
 /// The source that a call names.
 fn source<'a>(attempt: &Attempt, world: &'a [QubeState]) -> Option<&'a QubeState> {
     let args = &attempt.2;
@@ -196,7 +203,7 @@ fn judge(host: &Host, scope: &Scope, before: &[QubeState], made: &[(Attempt, Vec
         for name in
             foreign.clone().map(|qube| qube.name.as_str()).filter(|name| *name != "salt-bridge")
         {
-            assert!(!text.contains(name), "{name} in the answer to {attempt:?}: {text}");
+            assert!(!tells(&text, name), "{name} in the answer to {attempt:?}: {text}");
         }
     }
 }

@@ -61,9 +61,11 @@ impl Host {
             None => self.trace(&entry).await?,
         };
         let Some(uuid) = uuid else {
-            // qubesd goes on with what it was asked for when the caller is gone.
+            // qubesd goes on with what it was asked for when the caller is gone. A qube with a name
+            // is there as soon as it has read the request, a disposable when that is done.
             let age = seconds_since_1970().saturating_sub(entry.since);
-            let over = refused || age > limits::CREATE.as_secs();
+            let longest = if entry.name.is_some() { limits::QUBESD } else { limits::CREATE };
+            let over = refused || age > longest.as_secs();
             if over {
                 self.births.end(id).map_err(Error::File)?;
             }
