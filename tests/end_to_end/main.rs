@@ -16,6 +16,8 @@ mod network;
 #[cfg(test)]
 mod older_program;
 #[cfg(test)]
+mod recorded_calls;
+#[cfg(test)]
 mod refusals;
 #[cfg(test)]
 mod sandbox;
