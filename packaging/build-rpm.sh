@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Builds the RPM for dom0 with the rpm of Debian or Fedora, and holds it against rpmlint.
+# Builds the RPMs for dom0 and for the agent's qube with the rpm of Debian or Fedora, and holds it against rpmlint.
 # Needs rpmbuild, rpmlint and what reproducible-build.sh needs.
 set -euo pipefail
 exec </dev/null
@@ -8,9 +8,9 @@ usage() {
   cat <<'TEXT'
 usage: packaging/build-rpm.sh [--programs DIR] [--worktree] [--out DIR]
 
-  --programs DIR  take saltbridged from there, where reproducible-build.sh --out put it
+  --programs DIR  take both programs from there, where reproducible-build.sh --out put them
   --worktree      build the files as they are now, not the last commit
-  --out DIR       put the RPM there; without it, target/rpm
+  --out DIR       put the RPMs there; without it, target/rpm
 TEXT
 }
 
@@ -41,11 +41,12 @@ version=$("$programs/saltbridged" --version | cut -d ' ' -f 2)
 
 # Manual and completions come from the definition of the command line.
 cargo run --quiet --locked -p qubes-rpc --example manual -- "$work/manual"
+cargo run --quiet --locked -p salt-bridge --example agent-manual -- "$work/manual"
 
 tree=$work/salt-bridge-$version
 mkdir -p -- "$tree/docs"
-install -m 0755 -- "$programs/saltbridged" packaging/smoke.sh "$tree"
-(cd -- "$tree" && sha256sum saltbridged >SHA256SUMS)
+install -m 0755 -- "$programs/saltbridged" "$programs/salt-bridge" packaging/smoke.sh "$tree"
+(cd -- "$tree" && sha256sum saltbridged salt-bridge >SHA256SUMS)
 cp -r -- packaging/systemd packaging/sysusers.d "$work/manual/man" "$work/manual/completions" "$tree"
 cp -- README.md CHANGELOG.md LICENSE "$tree"
 cp -- docs/*.md "$tree/docs"
@@ -64,19 +65,27 @@ tar -c -C "$work" --sort=name --owner=0 --group=0 --numeric-owner --mtime="@$SOU
 rpmbuild --quiet -bb --nodeps --target x86_64 \
   --define "_topdir $work" --define "salt_bridge_version $version" \
   packaging/rpm/salt-bridge.spec
-package=$(echo "$work"/RPMS/x86_64/*.rpm)
+packages=("$work"/RPMS/x86_64/*.rpm)
 
 # What is packed is what was built.
-packed=$(rpm2cpio "$package" | cpio --quiet -i --to-stdout './usr/bin/saltbridged' | sha256sum)
-[ "$packed" = "$(sha256sum <"$programs/saltbridged")" ] || {
-  printf 'the program in the package is not the one that was built\n' >&2
-  exit 1
+packed() {
+  rpm2cpio "$1" | cpio --quiet -i --to-stdout "./usr/bin/$2" | sha256sum
 }
-lint=$(rpmlint --config packaging/rpm/rpmlint.toml "$package" packaging/rpm/salt-bridge.spec 2>&1) || {
+for package in "${packages[@]}"; do
+  name=saltbridged
+  case ${package##*/} in salt-bridge-agent-*) name=salt-bridge ;; esac
+  [ "$(packed "$package" "$name")" = "$(sha256sum <"$programs/$name")" ] || {
+    printf 'the program in %s is not the one that was built\n' "${package##*/}" >&2
+    exit 1
+  }
+done
+lint=$(rpmlint --config packaging/rpm/rpmlint.toml "${packages[@]}" packaging/rpm/salt-bridge.spec 2>&1) || {
   printf '%s\n' "$lint"
   exit 1
 }
 printf '%s\n' "$lint" | tail -n 1
-install -m 0644 -- "$package" "$out"
-printf '%s\n' "$out/${package##*/}"
-(cd -- "$out" && sha256sum "${package##*/}")
+for package in "${packages[@]}"; do
+  install -m 0644 -- "$package" "$out"
+  printf '%s\n' "$out/${package##*/}"
+  (cd -- "$out" && sha256sum "${package##*/}")
+done

@@ -121,6 +121,11 @@ enum Command {
     Topology(topology::Arguments),
 }
 
+/// The command line, for manual pages and completions.
+pub fn command() -> clap::Command {
+    <Arguments as clap::CommandFactory>::command()
+}
+
 /// Runs the program with these arguments, of which the first is its own name.
 ///
 /// Returns with 0 when standard input ends or a signal asks for it, or with what a command says;

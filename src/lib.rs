@@ -35,4 +35,4 @@ mod vms;
 #[cfg(test)]
 mod testing;
 
-pub use cli::run;
+pub use cli::{command, run};
