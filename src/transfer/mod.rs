@@ -14,7 +14,7 @@ use std::{
     sync::Arc,
 };
 
-use contract::Fault;
+use contract::{Fault, limits};
 use rmcp::model::{JsonObject, Tool};
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -36,7 +36,7 @@ const WRITE_SERVICE: &str = "VmWriteFile";
 const LIST_SERVICE: &str = "FileList";
 
 /// The most bytes of one call of an upload; files up to this length travel in one call.
-const PIECE_BYTES: u64 = 4 * 1024 * 1024;
+const PIECE_BYTES: u64 = limits::BODY_BYTES;
 /// The bytes after which progress is told again.
 const TELL_BYTES: u64 = 1024 * 1024;
 

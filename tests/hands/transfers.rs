@@ -69,13 +69,12 @@ fn an_interrupted_upload_goes_on_where_it_ended() {
 fn an_upload_does_not_go_on_behind_other_bytes() {
     on_host(async |machine| {
         let here = tempfile::tempdir().unwrap();
-        let bytes = content(5 * MIB);
+        let bytes = content(9 * MIB);
         fs::write(here.path().join("big"), &bytes).unwrap();
         let home = machine.home("work");
-        fs::write(home.join(".big.salt-bridge-part"), "other bytes").unwrap();
-        // The qube's user is another one than that of the test.
-        let anybody = fs::Permissions::from_mode(0o666);
-        fs::set_permissions(home.join(".big.salt-bridge-part"), anybody).unwrap();
+        let left = json!({"vm_name": "work", "file_path": ".big.salt-bridge-part",
+            "content": "other bytes"});
+        done(machine, here.path(), &["call", "write_file_in_vm", &left.to_string()]).await;
         let result = done(machine, here.path(), &["upload", "big", "work"]).await;
         assert_eq!(result["resumed_bytes"], 0);
         assert_eq!(fs::read(home.join("big")).unwrap(), bytes);
