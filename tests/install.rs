@@ -23,22 +23,46 @@ mod tests {
         dev class=AppVM state=Halted\ndebian-13 class=TemplateVM state=Halted\n";
     const SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../dom0-install.sh");
 
-    /// An empty root on which a qubesd answers that lists four qubes.
+    /// An empty root on which a qubesd answers that lists four qubes. It keeps the tags of what the
+    /// agent creates in a file, while they are set.
     pub(super) fn dom0() -> TempDir {
         let root = tempfile::tempdir().unwrap();
-        fs::create_dir_all(root.path().join("var/run")).unwrap();
-        let listener = UnixListener::bind(root.path().join("var/run/qubesd.sock")).unwrap();
+        let folder = root.path().join("var/run");
+        fs::create_dir_all(&folder).unwrap();
+        let listener = UnixListener::bind(folder.join("qubesd.sock")).unwrap();
         thread::spawn(move || {
             for stream in listener.incoming() {
                 let mut stream = stream.unwrap();
                 let mut request = Vec::new();
                 stream.read_to_end(&mut request).unwrap();
-                assert!(request.starts_with(b"admin.vm.List"), "{request:?}");
-                stream.write_all(b"0\0").unwrap();
-                stream.write_all(QUBES.as_bytes()).unwrap();
+                let request = String::from_utf8(request).unwrap();
+                stream.write_all(&answer(&request, &folder.join("created-tags"))).unwrap();
             }
         });
         root
+    }
+
+    fn answer(request: &str, tags: &Path) -> Vec<u8> {
+        let (call, payload) = request.split_once('\0').unwrap();
+        let reply = match call.strip_suffix("+tag-created-vm-with dom0 name salt-bridge") {
+            Some("admin.vm.feature.Get") => match fs::read_to_string(tags) {
+                Ok(tags) => format!("0\0{tags}"),
+                Err(_) => "2\0QubesFeatureNotFoundError\0\0tag-created-vm-with\0".into(),
+            },
+            Some("admin.vm.feature.Set") => {
+                fs::write(tags, payload).unwrap();
+                "0\0".into()
+            }
+            Some("admin.vm.feature.Remove") => {
+                fs::remove_file(tags).unwrap();
+                "0\0".into()
+            }
+            _ => {
+                assert!(call.starts_with("admin.vm.List"), "{call}");
+                format!("0\0{QUBES}")
+            }
+        };
+        reply.into_bytes()
     }
 
     /// The program without what debuggers need, which is most of it and would be installed too.
@@ -189,6 +213,29 @@ mod tests {
         assert!(is_empty(root.path()));
         let output = saltbridged(root.path(), &["uninstall"]);
         assert!(text(&output.stdout).contains("Nothing is installed"), "{output:?}");
+    }
+
+    #[test]
+    fn the_sandbox_is_told_to_qubesd_and_taken_back() {
+        let root = dom0();
+        let tags = root.path().join("var/run/created-tags");
+        let install = |words: &[&str]| {
+            let output = saltbridged(root.path(), &[&["install", "salt-bridge"], words].concat());
+            assert!(output.status.success(), "{output:?}");
+            text(&output.stdout)
+        };
+        let told = install(&["--tag", "ai-managed:see", "--dry-run"]);
+        assert!(told.contains("* give the tag ai-managed to what salt-bridge creates"), "{told}");
+        assert!(is_empty(root.path()));
+        install(&["--tag", "ai-managed:see"]);
+        assert_eq!(fs::read_to_string(&tags).unwrap(), "ai-managed");
+        assert!(install(&["--tag", "ai-managed:see"]).contains("Nothing to change"));
+        let told = install(&["work"]);
+        assert!(told.contains("* give no longer the tag"), "{told}");
+        assert!(!tags.exists());
+        install(&["--tag", "ai-managed:see"]);
+        assert!(saltbridged(root.path(), &["uninstall"]).status.success());
+        assert!(is_empty(root.path()));
     }
 
     #[test]

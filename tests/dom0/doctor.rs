@@ -229,20 +229,20 @@ work see
     fn a_timer_that_does_not_say_when_grants_end_is_told() {
         const TIMER: &str = "etc/systemd/system/salt-bridge-expire.timer";
         const LINK: &str = "etc/systemd/system/timers.target.wants/salt-bridge-expire.timer";
-        let ending = || SCOPE.replace("work\n", "work until=2999-01-01T00:00:00Z\n");
+        let ending = || SCOPE.replace("work\n", "work until=2199-01-01T00:00:00Z\n");
         let write = |dom0: &Dom0, time: &str| {
-            let scope = Scope::parse(&ending().replace("2999", time)).unwrap();
+            let scope = Scope::parse(&ending().replace("2199", time)).unwrap();
             let text = policy::render_policy(&scope, &services::lines(), SystemTime::now());
             write_mode(&dom0.at(POLICY), &text, 0o664);
             dom0.write_scope(&ending());
         };
-        damage("is not what the ends of grants", |dom0| write(dom0, "2999"));
+        damage("is not what the ends of grants", |dom0| write(dom0, "2199"));
         damage("is not what the ends of grants", |dom0| {
-            write_mode(&dom0.at(TIMER), "[Timer]\nOnCalendar=2999-01-01 00:00:00 UTC\n", 0o644);
+            write_mode(&dom0.at(TIMER), "[Timer]\nOnCalendar=2199-01-01 00:00:00 UTC\n", 0o644);
         });
         on_one_thread(async {
             let dom0 = healthy();
-            write(&dom0, "2999");
+            write(&dom0, "2199");
             // What doctor says to do.
             #[expect(clippy::disallowed_methods, reason = "the operator's program itself")]
             let mut program = tokio::process::Command::new(env!("CARGO_BIN_EXE_saltbridged"));

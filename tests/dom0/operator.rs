@@ -351,7 +351,7 @@ work see
                 (&granted["before"], &granted["after"]["powers"]),
                 (&work, &json!("see,net"))
             );
-            let end = "2999-01-01T00:00:00Z";
+            let end = "2199-01-01T00:00:00Z";
             let until = change(&["until", "dev", end]).await;
             assert_eq!((&until["after"]["until"], &until["timer"]), (&json!(end), &json!(true)));
             write_mode(&path, &format!("{RULE}\n"), 0o644);
@@ -380,12 +380,12 @@ work see
             };
             done(&dom0, &["scope", "refresh"]).await;
             assert!(lines().is_empty() && !timer.exists());
-            done(&dom0, &["scope", "until", "work", "2999-01-01T00:00:00Z"]).await;
-            done(&dom0, &["scope", "until", "dev", "2998-06-01T12:30:01+02:00"]).await;
-            assert_eq!(lines(), ["2998-06-01 10:30:01 UTC", "2999-01-01 00:00:00 UTC"]);
+            done(&dom0, &["scope", "until", "work", "2199-01-01T00:00:00Z"]).await;
+            done(&dom0, &["scope", "until", "dev", "2198-06-01T12:30:01+02:00"]).await;
+            assert_eq!(lines(), ["2198-06-01 10:30:01 UTC", "2199-01-01 00:00:00 UTC"]);
             assert!(link.exists() || fs::read_link(&link).is_ok());
             done(&dom0, &["scope", "remove", "dev"]).await;
-            assert_eq!(lines(), ["2999-01-01 00:00:00 UTC"]);
+            assert_eq!(lines(), ["2199-01-01 00:00:00 UTC"]);
             done(&dom0, &["scope", "until", "work", "never"]).await;
             assert!(!timer.exists() && fs::read_link(&link).is_err());
             // An end that has passed needs no timer, and its lines are gone from policy.
@@ -400,7 +400,7 @@ work see
     fn a_refresh_with_nothing_to_do_writes_nothing() {
         on_one_thread(async {
             use std::os::unix::fs::MetadataExt as _;
-            let dom0 = Dom0::start("@agent salt-bridge\nwork until=2999-01-01T00:00:00Z\n");
+            let dom0 = Dom0::start("@agent salt-bridge\nwork until=2199-01-01T00:00:00Z\n");
             done(&dom0, &["scope", "refresh"]).await;
             let timer = "etc/systemd/system/salt-bridge-expire.timer";
             let files = ["etc/qubes/policy.d/30-salt-bridge.policy", timer];

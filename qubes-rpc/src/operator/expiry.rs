@@ -31,6 +31,8 @@ Documentation=man:saltbridged(1)
 
 [Timer]
 ";
+/// The last year of which systemd can tell when it comes (`systemd-analyze calendar`).
+const LAST_YEAR: &str = "2199";
 const FOOTER: &str = "\
 AccuracySec=1s
 
@@ -44,13 +46,17 @@ pub(crate) fn render_timer(scope: &Scope, now: SystemTime) -> Option<String> {
         .flat_map(Block::grants)
         .filter_map(|grant| grant.until)
         .filter(|until| !until.has_passed(now))
+        .map(|until| until.to_string())
+        // Both are written with four digits, so that they compare as text.
+        .filter(|end| end.get(..4) <= Some(LAST_YEAR))
         .collect();
     if ends.is_empty() {
         return None;
     }
     // As systemd.time(7) writes what `until=` writes as 2026-12-01T18:00:00Z.
-    let line = |end: String| format!("OnCalendar={}\n", end.replace('T', " ").replace('Z', " UTC"));
-    let lines: String = ends.iter().map(|end| line(end.to_string())).collect();
+    let line =
+        |end: &String| format!("OnCalendar={}\n", end.replace('T', " ").replace('Z', " UTC"));
+    let lines: String = ends.iter().map(line).collect();
     Some(format!("{HEADER}{lines}{FOOTER}"))
 }
 
@@ -112,6 +118,7 @@ old see until=2026-11-01T00:00:00Z
 @tag:ai-managed see until=2027-01-01T00:00:00Z
 @agent helper
 test see
+far see until=2200-01-01T00:00:00Z
 ";
 
     fn at(time: &str) -> SystemTime {
