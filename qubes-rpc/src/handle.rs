@@ -22,8 +22,8 @@ use crate::{
         Part, Place, RunError, User,
     },
     service::{Change, Effect, Observe, RunningQube},
-    settings::{Sandbox, read_settings},
     services::command::ParsedCommand,
+    settings::{Sandbox, read_settings},
 };
 
 /// What belongs to one call.
@@ -143,7 +143,11 @@ impl<E: Effect> Handle<'_, E> {
 
 impl Writer<'_> {
     /// Has qubesd do something to a qube that was admitted.
-    pub(crate) async fn order<T>(self, call: call::Call<T>, deadline: Duration) -> Result<T, Error> {
+    pub(crate) async fn order<T>(
+        self,
+        call: call::Call<T>,
+        deadline: Duration,
+    ) -> Result<T, Error> {
         Ok(self.host.qubesd.call(call, deadline).await?)
     }
 

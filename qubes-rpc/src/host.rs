@@ -14,7 +14,8 @@ use policy::{Live, ManagedQube};
 use tokio::sync::{Mutex, Semaphore};
 
 use crate::{
-    audit::Audit, births::Births, error::Error, paths::Paths, run::Runner, times::seconds_since_1970,
+    audit::Audit, births::Births, error::Error, paths::Paths, run::Runner,
+    times::seconds_since_1970,
 };
 
 /// One dom0.

@@ -209,7 +209,9 @@ fn fresh(
             (Some(folder), dir)
         }
     };
-    let host = Host::start(HostOptions { mode, ..HostOptions::new(dir, program) })?;
+    let options = HostOptions::new(dir, program);
+    let population = options.population.clone().with_sandbox();
+    let host = Host::start(HostOptions { mode, population, ..options })?;
     host.install(&scope)?;
     Ok((folder, host))
 }

@@ -16,7 +16,7 @@ pub(crate) const SCOPE: &str = "\
 work
 dev
 test        see,lifecycle,net
-@tag:ai-managed  see,exec
+@tag:ai-managed
 ";
 
 /// Shows every tool on this host: success when each did what the story says.
@@ -118,13 +118,13 @@ impl Demo {
         Ok(answer)
     }
 
-    /// The table of tools; an error when one was not shown.
+    /// The table of tools, and what the story showed of each.
     async fn conclude(self) -> Result<(), DemoError> {
         say("\nTool                 shown");
         for tool in self.client.tools().await? {
             let Some(seen) = self.seen.get(tool.name.as_ref()) else {
-                let what = "every tool is shown";
-                return Err(DemoError::Surprise { what, answer: tool.name.to_string() });
+                say(&format!("{:<20} (not in this story)", tool.name));
+                continue;
             };
             for (row, what) in seen.iter().enumerate() {
                 let name = if row == 0 { tool.name.as_ref() } else { "" };

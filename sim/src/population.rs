@@ -139,6 +139,18 @@ impl Population {
         self
     }
 
+    /// The same population with a template and a network for a sandbox (`ai-managed`).
+    #[must_use]
+    pub fn with_sandbox(self) -> Self {
+        self.and([
+            Resident::template("ai-debian").tag("ai-managed"),
+            Resident::app("ai-net-router", "red")
+                .tag("ai-managed")
+                .with("netvm", "sys-firewall")
+                .with("provides_network", "True"),
+        ])
+    }
+
     /// The same population with a property of the system as a whole set.
     #[must_use]
     pub fn with(mut self, property: &'static str, value: &str) -> Self {

@@ -15,7 +15,7 @@ const DETAIL_BYTES: usize = 1024;
 const QUBE_BYTES: usize = 64;
 /// Parameters that are written down; of any other one, which may be a file's content, the length
 /// and the digest are.
-const TOLD: [&str; 24] = [
+const TOLD: [&str; 27] = [
     "command",
     "argv",
     "cwd",
@@ -40,6 +40,9 @@ const TOLD: [&str; 24] = [
     "property",
     "feature",
     "device",
+    "template",
+    "class",
+    "netvm",
 ];
 
 /// What a line is about.

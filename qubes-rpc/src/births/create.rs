@@ -251,6 +251,12 @@ impl Writer<'_> {
         {
             return Err(Error::Stored("the tags of the new qube are not what was asked"));
         }
+        // The template was admitted by UUID, and qubesd was told its name.
+        let template = plan.template.as_ref().filter(|name| *name == plan.source.qube.name());
+        let uuid = Some(plan.source.qube.uuid().as_str());
+        if template.is_some() && !self.host.is_made_from(&newborn.uuid, uuid).await? {
+            return Err(Error::Stored("the new qube is based on another template"));
+        }
         let get = call::property::get(newborn.place(), &property("netvm")?);
         let netvm = self.step(get, limits::QUBESD).await?.value;
         let same = match (&plan.network, netvm) {

@@ -165,7 +165,12 @@ impl Host {
         }
     }
 
-    async fn is_made_from(&self, uuid: &Uuid, template: Option<&str>) -> Result<bool, Error> {
+    /// Whether the template of a qube is the one with this UUID.
+    pub(super) async fn is_made_from(
+        &self,
+        uuid: &Uuid,
+        template: Option<&str>,
+    ) -> Result<bool, Error> {
         let name: PropertyName =
             "template".parse().map_err(|_| Error::Stored("no such property"))?;
         let get = call::property::get(Destination::Uuid(uuid.clone()), &name);

@@ -2,13 +2,13 @@
 //! documents are computed from it.
 
 pub mod connect_tcp_policy;
-pub mod disposable_create;
-pub mod disposable_run;
-pub mod disposable_run_root;
 pub mod device;
 pub mod device_attach;
 pub mod device_detach;
 pub mod device_list;
+pub mod disposable_create;
+pub mod disposable_run;
+pub mod disposable_run_root;
 pub mod event_watch;
 pub mod feature_set;
 pub mod file_edit;

@@ -47,12 +47,12 @@ impl Service for VmPause {
     type Response = Response;
 
     async fn handle(qube: ManagedQube, _: Request, host: Writer<'_>) -> Result<Response, Error> {
-        match host.state(&qube).await? {
-            PowerState::Paused => {
-                return Ok(Response { state: PowerState::Paused.to_string(), changed: false });
-            }
-            PowerState::Running => {}
-            other => return Err(Fault::NotRunning { state: other.to_string() }.into()),
+        let state = host.state(&qube).await?;
+        if state == PowerState::Paused {
+            return Ok(Response { state: state.to_string(), changed: false });
+        }
+        if state != PowerState::Running {
+            return Err(Fault::NotRunning { state: state.to_string() }.into());
         }
         host.order(lifecycle::pause(destination(&qube)), limits::QUBESD).await?;
         Ok(Response { state: host.state(&qube).await?.to_string(), changed: true })

@@ -47,12 +47,12 @@ impl Service for VmUnpause {
     type Response = Response;
 
     async fn handle(qube: ManagedQube, _: Request, host: Writer<'_>) -> Result<Response, Error> {
-        match host.state(&qube).await? {
-            PowerState::Running => {
-                return Ok(Response { state: PowerState::Running.to_string(), changed: false });
-            }
-            PowerState::Paused => {}
-            other => return Err(Fault::NotRunning { state: other.to_string() }.into()),
+        let state = host.state(&qube).await?;
+        if state == PowerState::Running {
+            return Ok(Response { state: state.to_string(), changed: false });
+        }
+        if state != PowerState::Paused {
+            return Err(Fault::NotRunning { state: state.to_string() }.into());
         }
         host.order(lifecycle::unpause(destination(&qube)), limits::QUBESD).await?;
         Ok(Response { state: host.state(&qube).await?.to_string(), changed: true })

@@ -13,7 +13,8 @@ pub(super) async fn tell(demo: &mut Demo) -> Told {
     commands(demo).await?;
     files(demo).await?;
     firewall(demo).await?;
-    network(demo).await
+    network(demo).await?;
+    sandbox(demo).await
 }
 
 fn names(answer: &Answer) -> Vec<&str> {
@@ -172,5 +173,64 @@ async fn network(demo: &mut Demo) -> Told {
     let arguments = json!({"vm_name": "dev"});
     let what = "waits until the qube is halted";
     demo.call("shutdown_vm", arguments, what, |answer| answer.has("state", "Halted")).await?;
+    Ok(())
+}
+
+async fn sandbox(demo: &mut Demo) -> Told {
+    demo.chapter("The sandbox: qubes that the agent makes, copies and removes");
+    let arguments = json!({"name": "vault-2", "template": "ai-debian"});
+    let what = "makes no qube outside of the prefix";
+    demo.call("create_vm", arguments, what, |answer| answer.is_error).await?;
+    let arguments = json!({"name": "ai-lab", "template": "fedora-42"});
+    let what = "makes none from what is out of scope";
+    demo.call("create_vm", arguments, what, |answer| answer.is_error).await?;
+    let arguments = json!({"name": "ai-lab", "template": "ai-debian"});
+    demo.call("create_vm", arguments, "makes a qube with the sandbox's network", |answer| {
+        answer.has("netvm", "ai-net-router")
+    })
+    .await?;
+    let arguments = json!({"vm_name": "ai-lab", "command": "echo kept > note; hostname"});
+    let what = "works in it at once";
+    demo.call("exec_in_vm", arguments, what, |answer| answer.has("stdout", "ai-lab\n")).await?;
+    let lab = json!({"vm_name": "ai-lab"});
+    let what = "makes it stand still";
+    demo.call("pause_vm", lab.clone(), what, |answer| answer.has("state", "Paused")).await?;
+    let what = "lets it go on";
+    demo.call("unpause_vm", lab.clone(), what, |answer| answer.has("state", "Running")).await?;
+    let what = "stops it at once";
+    demo.call("kill_vm", lab.clone(), what, |answer| answer.has("state", "Halted")).await?;
+    let arguments = json!({"source": "ai-lab", "name": "ai-lab-2", "offline": true});
+    let what = "copies it, without a network";
+    demo.call("clone_vm", arguments, what, |answer| answer.has("netvm", Value::Null)).await?;
+    let arguments = json!({"vm_name": "ai-lab-2", "command": "cat note"});
+    let what = "finds in the copy what was in the qube";
+    demo.call("exec_in_vm", arguments, what, |answer| answer.has("stdout", "kept\n")).await?;
+    disposables(demo).await?;
+    let what = "removes it";
+    demo.call("remove_vm", lab, what, |answer| answer.has("removed", "ai-lab")).await?;
+    let what = "tells what room is left";
+    demo.call("disk_budget", json!({}), what, |answer| answer.value.get("headroom").is_some())
+        .await?;
+    Ok(())
+}
+
+async fn disposables(demo: &mut Demo) -> Told {
+    let arguments = json!({"name": "ai-dvm", "template": "ai-debian", "class": "DispVMTemplate"});
+    let what = "makes a template for disposables";
+    demo.call("create_vm", arguments, what, |answer| answer.has("name", "ai-dvm")).await?;
+    let arguments = json!({"template": "ai-dvm", "command": "hostname; exit 3"});
+    let what = "runs one command in a fresh disposable and destroys it";
+    demo.call("run_in_disposable", arguments, what, |answer| answer.has("exit_code", 3)).await?;
+    let arguments = json!({"template": "ai-dvm", "command": "id -u"});
+    let what = "the same as root";
+    demo.call("run_in_disposable_root", arguments, what, |answer| answer.has("stdout", "0\n"))
+        .await?;
+    demo.call(
+        "create_disposable",
+        json!({"template": "ai-dvm"}),
+        "makes one that stays",
+        |answer| answer.value.get("name").is_some(),
+    )
+    .await?;
     Ok(())
 }

@@ -18,7 +18,7 @@ pub const DEFAULT_SCOPE: &str = "\
 work
 dev
 test
-@tag:ai-managed see,lifecycle,exec,files
+@tag:ai-managed
 ";
 /// Where services link to, as on a real machine.
 const SERVICE_SOCKET: &str = "/run/salt-bridge/qrexec.sock";

@@ -16,7 +16,7 @@ use super::{
     system::{SystemAction, user_exists},
     units::USERS,
 };
-use crate::{operator::expiry, services};
+use crate::{operator::expiry, paths::Paths, services, settings::read_settings};
 
 /// The operator's file.
 pub(crate) const SCOPE: &str = "/etc/qubes/salt-bridge-allowed-vms";
@@ -189,7 +189,9 @@ pub(crate) fn plan(disk: &Disk<'_>, wanted: &Wanted<'_>) -> Result<Plan, PlanErr
     let real = if wanted.paused {
         deny.clone()
     } else {
-        Goal::text(policy::render_policy(&scope, &services, wanted.now))
+        let rules = read_settings(&Paths::below(disk.at("")), disk.trusted());
+        let rules = rules.map(|settings| settings.rules()).unwrap_or_default();
+        Goal::text(policy::render_policy(&scope.clone().under(rules), &services, wanted.now))
     };
     let policy_differs = places.step(POLICY, real.clone())?.is_some();
     let creates_user = disk.machine().has_systemd()

@@ -39,20 +39,24 @@ pub(crate) fn parse_target(word: &str) -> Result<Grant, LineError> {
     let (name, powers) = split(word)?;
     let name =
         QubeName::parse(name).map_err(|error| LineError::Name { word: name.into(), error })?;
-    Ok(Grant { target: Target::Qube(name), powers, until: None })
+    let target = Target::Qube(name);
+    let powers = powers.unwrap_or_else(|| target.bare());
+    Ok(Grant { target, powers, until: None })
 }
 
 /// Reads `TAG` or `TAG:POWERS`.
 pub(crate) fn parse_tag(word: &str) -> Result<Grant, LineError> {
     let (tag, powers) = split(word)?;
     let tag = Tag::parse(tag).map_err(|error| LineError::Tag { word: tag.into(), error })?;
-    Ok(Grant { target: Target::Tag(tag), powers, until: None })
+    let target = Target::Tag(tag);
+    let powers = powers.unwrap_or_else(|| target.bare());
+    Ok(Grant { target, powers, until: None })
 }
 
-fn split(word: &str) -> Result<(&str, Powers), LineError> {
+fn split(word: &str) -> Result<(&str, Option<Powers>), LineError> {
     match word.split_once(':') {
-        Some((name, powers)) => Ok((name, Powers::parse(powers)?)),
-        None => Ok((word, Powers::bare())),
+        Some((name, powers)) => Ok((name, Some(Powers::parse(powers)?))),
+        None => Ok((word, None)),
     }
 }
 

@@ -14,6 +14,7 @@ use crate::{
     pause,
     replace::replace_file,
     services,
+    settings::read_settings,
     tcp_policy::withdraw_ended,
 };
 
@@ -80,7 +81,10 @@ fn write_policy(place: &Place, scope: &Scope, now: SystemTime) -> io::Result<boo
 
 /// Writes the policy that the scope means now, paused or not; whether it was another one.
 pub(crate) fn write_real_policy(place: &Place, scope: &Scope, now: SystemTime) -> io::Result<bool> {
-    write(&place.paths.services_policy(), &render_policy(scope, &services::lines(), now))
+    // Settings that cannot be used refuse every call, whatever policy says.
+    let rules = read_settings(&place.paths, place.trusted).map(|settings| settings.rules());
+    let scope = scope.clone().under(rules.unwrap_or_default());
+    write(&place.paths.services_policy(), &render_policy(&scope, &services::lines(), now))
 }
 
 /// Writes the policy that denies everything; whether it was another one.

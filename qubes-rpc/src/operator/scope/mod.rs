@@ -166,7 +166,8 @@ pub(crate) fn run(command: Command, place: &Place) -> Result<ExitCode, OperatorE
         Command::Refresh { json } => return refresh(place, json, now),
         Command::Add { target, powers, until, to, force } => {
             let until = until.and_then(|until| until.moment(now));
-            (to, target, Edit::Add(powers.unwrap_or_else(Powers::bare), until), force)
+            let powers = powers.unwrap_or_else(|| target.bare());
+            (to, target, Edit::Add(powers, until), force)
         }
         Command::Remove { target, to } => (to, target, Edit::Remove, false),
         Command::Grant { target, powers, to } => (to, target, Edit::Grant(powers), false),
