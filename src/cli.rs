@@ -14,7 +14,7 @@ use crate::{
     agent::Agent,
     catalogue::{CatalogueError, Tools},
     commands::{self, call, doctor, topology, transfer},
-    http, log, onion,
+    harden, http, log, onion,
     principals::command as token,
     qrexec::Qrexec,
     server::Server,
@@ -108,6 +108,8 @@ enum Command {
     Upload(transfer::Upload),
     /// Fetch a file or a folder from a qube
     Download(transfer::Download),
+    /// Confine what serves remote clients in this qube: shows a plan, asks, and can undo it
+    Harden(harden::Arguments),
     /// Set up tor onion services for sshd and `serve`, with keys for their clients
     Onion(onion::Arguments),
     /// Serve MCP over HTTP, on a loopback port or a Unix socket
@@ -148,6 +150,7 @@ pub fn run(args: impl Iterator<Item = OsString>) -> ExitCode {
         Some(Command::Download(arguments)) => {
             transfer::download(arguments, calls).map_err(Error::from)
         }
+        Some(Command::Harden(arguments)) => harden::run(&arguments).map_err(Error::from),
         Some(Command::Onion(arguments)) => onion::run(&arguments).map_err(Error::from),
         Some(Command::Serve(arguments)) => http::run(arguments, calls).map_err(Error::from),
         #[cfg(feature = "conformance")]
@@ -174,6 +177,8 @@ enum Error {
     Session(#[from] stdio::SessionError),
     #[error(transparent)]
     Command(#[from] commands::CommandError),
+    #[error(transparent)]
+    Harden(#[from] harden::HardenError),
     #[error(transparent)]
     Onion(#[from] onion::OnionError),
     #[error(transparent)]

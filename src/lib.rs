@@ -13,6 +13,7 @@ mod catalogue;
 mod cli;
 mod commands;
 mod dom0;
+mod harden;
 mod http;
 mod log;
 mod onion;

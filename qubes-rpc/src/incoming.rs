@@ -7,7 +7,7 @@ use std::{
 };
 
 use bytes::{Bytes, BytesMut};
-use contract::{Fault, RequestLine, RequestLineError, limits};
+use contract::{Fault, PrincipalName, RequestLine, RequestLineError, limits};
 use serde::de::IgnoredAny;
 use serde_json::{Map, Value};
 use tokio::{
@@ -28,6 +28,8 @@ pub struct Request {
     pub args: Map<String, Value>,
     /// The raw bytes behind a framed request.
     pub body: Bytes,
+    /// For whom the agent's side says that it makes the call. Nothing is decided by it.
+    pub principal: Option<PrincipalName>,
 }
 
 /// A request, and how its sender wants to be answered.
@@ -175,7 +177,7 @@ async fn framed<R: AsyncRead + Unpin>(
     let request = match parsed {
         Ok(line) => read_body(reader, line.body, arrived, memory).await.map(|(body, memory)| {
             held = memory;
-            Request { args: line.args, body }
+            Request { args: line.args, body, principal: line.principal }
         }),
         Err(error @ (RequestLineError::TooLong | RequestLineError::Body(_))) => {
             Err(Fault::TooLarge { message: error.to_string() })
@@ -227,7 +229,7 @@ fn plain(request: Result<Request, Fault>, held: Option<Held>) -> Incoming {
 
 fn whole_object(buffer: &[u8]) -> Option<Request> {
     let Flat(args) = serde_json::from_slice(buffer).ok()?;
-    Some(Request { args, body: Bytes::new() })
+    Some(Request { args, ..Request::default() })
 }
 
 fn within(request: Request, length: usize, expected: Expected) -> Result<Request, Fault> {
@@ -245,7 +247,7 @@ fn plain_request(buffer: &[u8], expected: Expected) -> Result<Request, Fault> {
     let Flat(args) = serde_json::from_slice(buffer).map_err(|error| {
         Fault::bad_request(format!("the request is not a JSON object: {error}"))
     })?;
-    within(Request { args, body: Bytes::new() }, buffer.len(), expected)
+    within(Request { args, ..Request::default() }, buffer.len(), expected)
 }
 
 /// Reads whatever it is given in one piece and in pieces, and asserts that both give the same.

@@ -26,7 +26,7 @@ pub(crate) fn expected(entry: &Entry) -> Expected {
 
 /// The request under the names that the row uses.
 pub(crate) fn parse(entry: &Entry, request: Request, ceiling: Duration) -> Result<Request, Fault> {
-    let Request { mut args, mut body } = request;
+    let Request { mut args, mut body, principal } = request;
     match entry.name {
         "VmExec" | "VmExecRoot" => {
             rename(&mut args, "cmd", "command")?;
@@ -50,7 +50,7 @@ pub(crate) fn parse(entry: &Entry, request: Request, ceiling: Duration) -> Resul
         }
         _ => {}
     }
-    Ok(Request { args, body })
+    Ok(Request { args, body, principal })
 }
 
 fn rename(args: &mut Map<String, Value>, from: &str, to: &str) -> Result<(), Fault> {
@@ -243,7 +243,7 @@ mod tests {
     fn the_fields_of_the_older_program_become_those_of_the_row() {
         let parsed = |name: &str, args: Value| {
             let args = args.as_object().unwrap().clone();
-            let request = Request { args, body: Bytes::new() };
+            let request = Request { args, ..Request::default() };
             parse(entry(name), request, Duration::from_secs(3600))
         };
         let exec = parsed("VmExec", json!({"cmd": "id"})).unwrap();

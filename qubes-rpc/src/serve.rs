@@ -215,8 +215,9 @@ async fn admitted_call(
         Form::Framed => Ok(request),
         Form::Plain => plain::parse(entry, request, host.ceiling),
     }) {
-        Ok(Request { args, body }) => {
+        Ok(Request { args, body, principal }) => {
             call.body = body;
+            call.record.claimed_principal = principal;
             if form == Form::Plain {
                 asked = args.clone();
             }

@@ -1,6 +1,7 @@
 //! What one line of the audit log says: who asked for what on what, and what became of it.
 //! Never a file's content, never output.
 
+use contract::PrincipalName;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
@@ -72,6 +73,9 @@ pub(crate) struct Entry {
     /// The calling qube.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub(crate) agent: String,
+    /// For whom the calling qube said that it called. It could have said anything.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) claimed_principal: Option<PrincipalName>,
     /// The service without its prefix.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub(crate) service: String,
