@@ -239,7 +239,12 @@ impl Entry {
             bytes: S::BYTES,
             run: run::<S>,
             #[cfg(feature = "schema")]
-            schemas: || (schemars::schema_for!(S::Request), schemars::schema_for!(S::Response)),
+            schemas: || {
+                // What may be left out of an answer is not what may be left out of a request.
+                let answers = schemars::generate::SchemaSettings::draft2020_12().for_serialize();
+                let answers = answers.into_generator();
+                (schemars::schema_for!(S::Request), answers.into_root_schema_for::<S::Response>())
+            },
         }
     }
 }
