@@ -2,13 +2,11 @@
 //! made in it from the first moment on.
 
 use admin_api::QubeName;
-use policy::{Block, Target};
+use policy::Block;
+pub(crate) use policy::tier::SANDBOX_TAG as SANDBOX;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 
 use super::machine::{Machine, MachineError};
-
-/// The tag of the sandbox.
-pub(crate) const SANDBOX: &str = "ai-managed";
 
 /// A change of the tags that a qube's creations get.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -58,8 +56,7 @@ impl CreatedTags {
 
 /// Whether the block grants the sandbox.
 pub(crate) fn is_sandboxed(block: &Block) -> bool {
-    let is_it = |target: &Target| matches!(target, Target::Tag(tag) if tag.as_str() == SANDBOX);
-    block.grants().iter().any(|grant| is_it(&grant.target))
+    block.grants().iter().any(|grant| grant.target.is_sandbox())
 }
 
 /// Whether the tag is among these.
