@@ -90,7 +90,8 @@ pub async fn read_request<R: AsyncRead + Unpin>(
         }
         if buffer.len() > limit {
             let message = format!("a request may have at most {limit} bytes");
-            let form = if is_framed(&buffer) { Form::Framed } else { Form::Plain };
+            let framed = !first_line_seen && is_framed(&buffer);
+            let form = if framed { Form::Framed } else { Form::Plain };
             return Ok(Incoming { form, request: Err(Fault::TooLarge { message }), held });
         }
         if buffer.len() > limits::REQUEST_LINE_BYTES && held.is_none() {
@@ -115,7 +116,8 @@ pub async fn read_request<R: AsyncRead + Unpin>(
                 return Ok(plain(Err(Fault::bad_request("no request arrived")), held));
             }
             Some(Ended::Silence | Ended::Input) => {
-                if is_framed(&buffer) {
+                // The first line decides, whatever comes behind an empty one.
+                if !first_line_seen && is_framed(&buffer) {
                     let fault = Fault::bad_request("the request line has no end");
                     return Ok(Incoming { form: Form::Framed, request: Err(fault), held });
                 }
@@ -442,6 +444,15 @@ mod tests {
             assert_eq!(read(&[bytes], false, only).await.form, form);
         }
         assert_eq!(start.elapsed(), std::time::Duration::ZERO);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn behind_an_empty_line_no_request_is_framed() {
+        for piece in [1, usize::MAX] {
+            fuzz_incoming(b"\n {\"frames\":1,\"body\":2}\n{", piece).await;
+        }
+        let incoming = read(&[b"\n{\"frames\":1}\n{"], true, EXEC).await;
+        assert_eq!(incoming.form, Form::Plain);
     }
 
     proptest! {
