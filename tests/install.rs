@@ -161,9 +161,9 @@ mod tests {
     #[test]
     fn adapters_that_are_not_there_are_refused() {
         let root = dom0();
-        let words = ["install", "salt-bridge", "work", "--compat", "qmcp"];
+        let words = ["install", "salt-bridge", "work", "--compat", "other"];
         let output = saltbridged(root.path(), &words);
-        assert_eq!(output.status.code(), Some(1));
+        assert_eq!(output.status.code(), Some(2));
         assert!(text(&output.stderr).contains("qmcp"), "{output:?}");
         assert!(is_empty(root.path()));
     }

@@ -4,6 +4,7 @@
 
 pub mod authority;
 pub mod caller;
+mod compat;
 pub mod evaluate;
 pub mod powers;
 pub mod render;
@@ -14,6 +15,7 @@ pub mod until;
 
 pub use authority::{Address, Birth, Claim, Class, Live, ManagedQube, Reason, Refused};
 pub use caller::Caller;
+pub use compat::{QMCP_DIRECT, QMCP_SERVICES};
 pub use powers::{Consent, Powers, PowersError};
 pub use render::{ServiceLine, render_deny_all, render_policy};
 pub use scope::{Block, Grant, LineError, Scope, ScopeError, Target};

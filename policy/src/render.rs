@@ -6,6 +6,7 @@ use admin_api::{QubeName, Tag};
 use contract::{Aim, Power, SERVICE_PREFIX};
 
 use crate::{
+    compat::compat_lines,
     powers::{Consent, Powers},
     scope::{Block, Scope, Target},
     tier::{DUMP_TAG, SANDBOX_TAG, Tier},
@@ -34,6 +35,10 @@ pub fn render_policy(scope: &Scope, services: &[ServiceLine<'_>], now: SystemTim
         // Writing to a String cannot fail.
         let _ = writeln!(text, "\n# {}", block.agent());
         for line in block_lines(block, services, scope.rules().default_tier, now) {
+            text.push_str(&line);
+            text.push('\n');
+        }
+        for line in compat_lines(block, scope.rules().default_tier, now) {
             text.push_str(&line);
             text.push('\n');
         }

@@ -27,7 +27,12 @@ pub struct Scope {
 pub struct Block {
     agent: QubeName,
     grants: Vec<Grant>,
+    /// Whether calls in the form of qubes-mcp are answered.
+    qmcp: bool,
 }
+
+/// The line that lets an agent call in the form of qubes-mcp.
+pub const COMPAT_QMCP: &str = "@compat qmcp";
 
 /// Powers over one qube, or over every qube that carries a tag.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -80,6 +85,16 @@ impl Scope {
                 return Err(LineError::AgentLine);
             };
             return self.add_block(Block::new(parse_name(name)?));
+        }
+        if first == "@compat" {
+            let (Some("qmcp"), None) = (rest.next(), rest.next()) else {
+                return Err(LineError::CompatLine);
+            };
+            let block = self.blocks.last_mut().ok_or(LineError::WithoutAgent)?;
+            return match std::mem::replace(&mut block.qmcp, true) {
+                true => Err(LineError::CompatLine),
+                false => Ok(()),
+            };
         }
         let grant = Grant::from_words(first, rest)?;
         self.blocks.last_mut().ok_or(LineError::WithoutAgent)?.add_grant(grant)
@@ -142,6 +157,10 @@ impl Scope {
         for block in &self.blocks {
             // Writing to a String cannot fail.
             let _ = writeln!(text, "@agent {}", block.agent);
+            if block.qmcp {
+                text.push_str(COMPAT_QMCP);
+                text.push('\n');
+            }
             for grant in &block.grants {
                 text.push_str(&grant.render());
                 text.push('\n');
@@ -162,12 +181,28 @@ impl FromStr for Scope {
 impl Block {
     /// A block that grants nothing yet.
     pub const fn new(agent: QubeName) -> Self {
-        Self { agent, grants: Vec::new() }
+        Self { agent, grants: Vec::new(), qmcp: false }
     }
 
     /// Whose block it is.
     pub const fn agent(&self) -> &QubeName {
         &self.agent
+    }
+
+    /// The same block, whose agent's calls in the form of qubes-mcp are answered.
+    #[must_use]
+    pub fn speaking_qmcp(self) -> Self {
+        Self { qmcp: true, ..self }
+    }
+
+    /// Whether calls in the form of qubes-mcp are answered.
+    pub const fn speaks_qmcp(&self) -> bool {
+        self.qmcp
+    }
+
+    /// Whether the block grants the sandbox now.
+    pub fn holds_sandbox(&self, now: SystemTime) -> bool {
+        self.running(now).any(|grant| grant.target.is_sandbox())
     }
 
     /// The grants, in the order of the file, ended ones too.

@@ -22,6 +22,8 @@ pub enum Form {
     Framed,
     /// The text of the older program.
     Plain,
+    /// One JSON object, for clients of qubes-mcp. It holds no streams.
+    Json,
 }
 
 /// The caller reads nothing any more.
@@ -110,6 +112,7 @@ impl<W: AsyncWrite + Unpin> Answer<W> {
             match self.form {
                 Form::Framed => self.frame(Frame { kind, payload: piece }).await?,
                 Form::Plain => self.write(piece).await?,
+                Form::Json => {}
             }
         }
         Ok(())
@@ -138,7 +141,7 @@ impl<W: AsyncWrite + Unpin> Answer<W> {
     /// Tells the last line of output, if there was a new one since the last time.
     pub async fn tell_progress(&self) -> Result<(), CallerGone> {
         let Some(line) = self.last_line.take() else { return Ok(()) };
-        if self.form == Form::Plain {
+        if self.form != Form::Framed {
             return Ok(());
         }
         let progress = serde_json::json!({ "message": line }).to_string();
@@ -163,7 +166,7 @@ impl<W: AsyncWrite + Unpin> Answer<W> {
     pub async fn fault(&self, fault: &Fault) -> Result<(), CallerGone> {
         match self.form {
             Form::Framed => self.frame(Frame::new(Kind::Fault, fault.to_json())).await,
-            Form::Plain => {
+            Form::Plain | Form::Json => {
                 let sentence = fault.sentence().replace(['\n', '\r'], " ");
                 self.text(format!("ERROR: {sentence}\n")).await
             }

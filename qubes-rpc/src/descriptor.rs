@@ -6,6 +6,7 @@
 use admin_api::QubeName;
 
 use contract::{SERVICE_PREFIX, limits};
+use policy::QMCP_SERVICES;
 
 /// Whom the caller asked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -19,7 +20,7 @@ pub enum Target {
 /// One call as qrexec announces it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Descriptor {
-    /// The service without our prefix.
+    /// The service without our prefix; with its own where it is one of qubes-mcp's.
     pub service: String,
     /// What stands behind the first `+`; empty when there is none.
     pub argument: String,
@@ -55,8 +56,12 @@ impl Descriptor {
         else {
             return Err(DescriptorError);
         };
-        let call = call.strip_prefix(SERVICE_PREFIX).ok_or(DescriptorError)?;
         let (service, argument) = call.split_once('+').unwrap_or((call, ""));
+        let service = match service.strip_prefix(SERVICE_PREFIX) {
+            Some(service) => service,
+            None if QMCP_SERVICES.contains(&service) => service,
+            None => return Err(DescriptorError),
+        };
         let target = match (kind, target) {
             ("name", "dom0") | ("keyword", "adminvm") => Target::Dom0,
             ("name", name) => Target::Qube(name.parse().map_err(|_| DescriptorError)?),

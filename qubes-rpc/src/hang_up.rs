@@ -16,7 +16,7 @@ pub(crate) async fn hang_up(reader: &mut BufReader<OwnedReadHalf>, form: Form) {
         Form::Framed => {
             drop(tokio::io::copy(reader, &mut tokio::io::sink()).await);
         }
-        Form::Plain => {
+        Form::Plain | Form::Json => {
             if let Err(error) = write_closed(reader.get_ref()).await {
                 journal::say(&format!("cannot watch a caller: {error}"));
                 std::future::pending::<()>().await;

@@ -156,9 +156,11 @@ fn shows_netvm(qube: &ManagedQube) -> bool {
 
 /// The netvm of a qube as its agent may read it, where all names that it may know are at hand.
 pub(crate) fn shown_netvm(qube: &ManagedQube, netvm: &str, names: &[&QubeName]) -> String {
-    if shows_netvm(qube) || names.iter().any(|name| name.as_str() == netvm) {
-        netvm.to_owned()
-    } else {
-        OUT_OF_SCOPE.to_owned()
-    }
+    if shows_netvm(qube) { netvm.to_owned() } else { shown_name(netvm, names) }
+}
+
+/// The name of a qube as an agent may read it, where all names that it may know are at hand.
+pub(crate) fn shown_name(name: &str, names: &[&QubeName]) -> String {
+    let known = names.iter().any(|known| known.as_str() == name);
+    if known { name } else { OUT_OF_SCOPE }.to_owned()
 }

@@ -32,6 +32,7 @@ mod outcome;
 pub mod paths;
 mod pause;
 mod plain;
+mod qmcp;
 mod relay;
 mod replace;
 pub mod run;

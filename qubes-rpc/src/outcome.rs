@@ -43,6 +43,7 @@ impl Outcome {
     /// Sends what is left to send.
     pub(crate) async fn deliver(mut self, call: &Call) -> Self {
         let sent = match (&self.fault, call.answer.form()) {
+            (_, Form::Json) => call.answer.text(std::mem::take(&mut self.last)).await,
             (Some(fault), _) => call.answer.fault(fault).await,
             (None, Form::Framed) => call.answer.result(std::mem::take(&mut self.last)).await,
             (None, Form::Plain) => call.answer.text(std::mem::take(&mut self.last)).await,

@@ -35,7 +35,7 @@ use crate::{
     incoming::{Expected, Incoming, Request, read_request},
     journal::{self, Line},
     outcome::{Outcome, failed},
-    plain,
+    plain, qmcp,
     service::Admitted,
 };
 
@@ -168,6 +168,9 @@ async fn one_call(
     call: &mut Call,
     reader: &mut BufReader<OwnedReadHalf>,
 ) -> Outcome {
+    if qmcp::is_adapter(descriptor) {
+        return qmcp::call(host, descriptor, connection, call, reader).await;
+    }
     let since = Instant::now();
     let mut admission = if connection.count > limits::CALLS_PER_AGENT {
         Err(NotAdmitted::Busy)
@@ -213,7 +216,7 @@ async fn admitted_call(
     let mut asked = serde_json::Map::new();
     let worked = match request.and_then(|request| match form {
         Form::Framed => Ok(request),
-        Form::Plain => plain::parse(entry, request, host.ceiling),
+        Form::Plain | Form::Json => plain::parse(entry, request, host.ceiling),
     }) {
         Ok(Request { args, body, principal }) => {
             call.body = body;
@@ -234,7 +237,7 @@ async fn admitted_call(
     };
     let last = match form {
         Form::Framed => serde_json::to_vec(&value).unwrap_or_default(),
-        Form::Plain => {
+        Form::Plain | Form::Json => {
             plain::render(entry, &asked, descriptor.untrusted_qube(), &value).into_bytes()
         }
     };
@@ -246,7 +249,7 @@ async fn admitted_call(
 }
 
 /// Runs the handler, watches the caller meanwhile, and keeps a panic within the call.
-async fn work(
+pub(crate) async fn work(
     host: &Host,
     descriptor: &Descriptor,
     admission: Admission,

@@ -17,7 +17,7 @@ const REFUSED: Answer = Answer::Fault(Fault::Refused {});
 fn good(entry: &Entry) -> Value {
     match entry.name {
         "VmExec" | "VmExecRoot" => json!({"command": "true"}),
-        "VmReadFile" | "FileFetch" => json!({"file_path": "/etc/hostname"}),
+        "VmReadFile" | "FileFetch" | "FileList" => json!({"file_path": "/etc/hostname"}),
         "VmWriteFile" => json!({"file_path": "written"}),
         "FirewallAdd" => json!({"action": "drop", "args": "10.0.0.1"}),
         "FirewallRemove" => json!({"rule_number": 0}),

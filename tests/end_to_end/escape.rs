@@ -135,6 +135,68 @@ pub(crate) const ATTEMPTS: &[fn(&mut Dice, &[QubeState]) -> Attempt] = &[
         ("FirewallAdd", Some(any_name(dice, world)), args)
     },
     |dice, world| ("VmNetworkInfo", Some(any_name(dice, world)), json!({})),
+    |dice, world| ("PropertyGet", Some(any_name(dice, world)), json!({})),
+    |dice, world| {
+        let property = *dice.pick(&["template", "netvm", "default_dispvm", "template"]);
+        let value = match dice.once_in(4) {
+            true => Value::Null,
+            false => any_name(dice, world).into(),
+        };
+        let qube = if dice.once_in(3) { any_name(dice, world) } else { own(dice, world) };
+        ("PropertySet", Some(qube), json!({"property": property, "value": value}))
+    },
+    |dice, world| {
+        let property = *dice.pick(&[
+            "label",
+            "memory",
+            "provides_network",
+            "default_user",
+            "autostart",
+            "template_for_dispvms",
+            "kernel",
+            "tags",
+        ]);
+        let values = [json!("red"), json!(500), json!(true), json!("root"), json!(null)];
+        let args = json!({"property": property, "value": dice.pick(&values)});
+        ("PropertySet", Some(any_name(dice, world)), args)
+    },
+    |dice, world| {
+        let feature = *dice.pick(&[
+            "x-note",
+            "audiovm",
+            "guivm",
+            "internal",
+            "tag-created-vm-with",
+            "deferred-netvm-original",
+            "preload-dispvm-max",
+            "service.clocksync",
+        ]);
+        let value = match dice.once_in(2) {
+            true => json!("ai-full"),
+            false => Value::Null,
+        };
+        ("FeatureSet", Some(any_name(dice, world)), json!({"feature": feature, "value": value}))
+    },
+    |dice, world| {
+        let named = json!({"feature": "guivm", "value": "sys-net"});
+        ("FeatureSet", Some(own(dice, world)), named)
+    },
+    |dice, world| {
+        let class = *dice.pick(&["block", "usb", "mic", "pci"]);
+        ("DeviceList", Some(any_name(dice, world)), json!({"class": class}))
+    },
+    |dice, world| {
+        let service = *dice.pick(&["DeviceAttach", "DeviceDetach"]);
+        let class = *dice.pick(&["block", "block", "pci"]);
+        let port = *dice.pick(&["sda", "sda", "*", "sda _frontend-dev='xvda'"]);
+        let args = json!({"class": class, "backend_vm": any_name(dice, world), "port": port});
+        (service, Some(any_name(dice, world)), args)
+    },
+    |dice, world| {
+        // One that is in scope is watched for a second; most are to be refused at once.
+        let seconds = u64::from(dice.once_in(30));
+        ("EventWatch", None, json!({"seconds": seconds, "vm_name": any_name(dice, world)}))
+    },
     |_, _| ("VmList", None, json!({})),
     |_, _| ("PoolStats", None, json!({})),
 ];

@@ -8,7 +8,7 @@ use std::{
 };
 
 use rmcp::model::CallToolResult;
-use salt_bridge_sim::{Era, Host, HostOptions, McpClient, Resident};
+use salt_bridge_sim::{Era, Host, HostOptions, McpClient, Population, Resident};
 use serde_json::{Map, Value};
 use tokio::{
     io::AsyncWriteExt,
@@ -39,19 +39,13 @@ pub(crate) struct Machine {
 
 /// Runs a test on a host of its own; afterwards nothing may be left running in any qube.
 pub(crate) fn on_host(test: impl AsyncFnOnce(&Machine)) {
-    on_host_with(SCOPE, [Resident::app("ro", "gray")], test);
+    on_host_with(SCOPE, Population::default().and([Resident::app("ro", "gray")]), test);
 }
 
-/// The same with another operator's file, and with more qubes.
-pub(crate) fn on_host_with(
-    scope: &str,
-    more: impl IntoIterator<Item = Resident>,
-    test: impl AsyncFnOnce(&Machine),
-) {
+/// The same with another operator's file, and with other qubes.
+pub(crate) fn on_host_with(scope: &str, population: Population, test: impl AsyncFnOnce(&Machine)) {
     let dir = tempfile::Builder::new().prefix("sb").tempdir().unwrap();
     let options = HostOptions::new(dir.path().join("h"), env!("CARGO_BIN_EXE_salt-bridge-sim"));
-    let more: Vec<Resident> = more.into_iter().collect();
-    let population = options.population.clone().and(more);
     let host = Host::start(HostOptions { population, ..options }).unwrap();
     host.install(scope).unwrap();
     let machine = Machine { host, _dir: dir };
@@ -60,7 +54,7 @@ pub(crate) fn on_host_with(
         tokio::time::timeout(PATIENCE, test(&machine)).await.expect("the test hangs");
     });
     for qube in ["work", "dev", "test", "ai-build", "ai-test", "vault"] {
-        until(qube, || machine.host.processes(qube).unwrap().is_empty());
+        until(qube, || machine.host.processes(qube).map_or(true, |left| left.is_empty()));
     }
 }
 

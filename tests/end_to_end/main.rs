@@ -15,6 +15,7 @@ mod machine;
 mod network;
 #[cfg(test)]
 mod older_program;
+mod qmcp;
 #[cfg(test)]
 mod recorded_calls;
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! What an agent may make of a qube: properties, features, devices, and that no name from outside
 //! its scope comes back.
 
-use salt_bridge_sim::{McpClient, Resident};
+use salt_bridge_sim::{McpClient, Population, Resident};
 use serde_json::{Value, json};
 
 use super::machine::{Machine, error, ok, on_host_with};
@@ -34,7 +34,7 @@ fn residents() -> Vec<Resident> {
 }
 
 fn on_sandbox(test: impl AsyncFnOnce(&Machine, &mut McpClient)) {
-    on_host_with(SCOPE, residents(), async |machine| {
+    on_host_with(SCOPE, Population::default().and(residents()), async |machine| {
         let mut client = machine.client().await;
         test(machine, &mut client).await;
     });

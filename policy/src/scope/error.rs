@@ -34,6 +34,9 @@ pub enum LineError {
     /// `@agent` without a name, or with more than a name.
     #[error("write `@agent NAME` and nothing else on the line")]
     AgentLine,
+    /// `@compat` without `qmcp`, with more, or a second one in a block.
+    #[error("write `@compat qmcp` once in a block, and nothing else on the line")]
+    CompatLine,
     /// The agent has a block already.
     #[error("`{0}` has a block already; move these lines into it")]
     RepeatedAgent(QubeName),

@@ -170,7 +170,7 @@ async fn leaves_the_network(qube: &ManagedQube, host: Writer<'_>) -> Result<(), 
         name == "provides_network" && property.value == PropertyValue::Bool(Some(true))
     });
     if provides {
-        let message = "the network of a qube that provides network is the operator's";
+        let message = "the netvm of a network-providing qube is the operator's";
         return Err(Fault::bad_request(message).into());
     }
     Ok(())

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     error::Error,
     handle::Reader,
-    hidden::shown_netvm,
+    hidden::{shown_name, shown_netvm},
     service::{Observe, Service},
     view::View,
     visible::Seen,
@@ -43,6 +43,9 @@ pub struct Vm {
     pub state: String,
     /// Its class, for example "AppVM" or "TemplateVM".
     pub class: String,
+    /// The qube it is based on; null when it is based on none, `<out-of-scope>` when you may not
+    /// know.
+    pub template: Option<String>,
     /// The qube that gives it its network; null when it has none, `<out-of-scope>` when you may
     /// not know.
     pub netvm: Option<String>,
@@ -97,7 +100,9 @@ async fn describe(seen: &Seen, names: &[&QubeName], host: Reader<'_>) -> Result<
     let property = |name: &str| properties.iter().find(|(key, _)| key == name).map(|(_, v)| v);
     let text = |name: &str| property(name).map(ToString::to_string).filter(|v| !v.is_empty());
     let netvm = property("netvm").and_then(PropertyValue::as_vm);
+    let template = property("template").and_then(PropertyValue::as_vm);
     Ok(Some(Vm {
+        template: template.map(|template| shown_name(template, names)),
         name: qube.name().to_string(),
         state: seen.state.to_string(),
         class: seen.class.clone(),

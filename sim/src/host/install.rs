@@ -28,7 +28,9 @@ impl Host {
     pub fn install(&self, scope: &str) -> Result<(), HostError> {
         self.set_scope(scope)?;
         let folder = Paths::below(self.root()).services();
-        for name in services::names() {
+        let speaks_qmcp = Scope::parse(scope)?.blocks().iter().any(policy::Block::speaks_qmcp);
+        let qmcp = policy::QMCP_SERVICES.into_iter().filter(|_| speaks_qmcp).map(str::to_owned);
+        for name in services::names().chain(qmcp) {
             let link = folder.join(name);
             match symlink(SERVICE_SOCKET, link) {
                 Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {

@@ -1,7 +1,7 @@
 //! One agent's block of the operator's file replaced as text, so that comments and the blocks of
 //! other agents stay as they are.
 
-use policy::{Block, Grant, Scope, ScopeError};
+use policy::{Block, Grant, Scope, ScopeError, scope::COMPAT_QMCP};
 
 /// What a new file begins with.
 const HEADER: &str = "\
@@ -104,9 +104,13 @@ fn replaced(text: &str, block: &Block) -> String {
     ends_line(&mut before);
     let mut new = before;
     let mut missing: Vec<&Grant> = block.grants().iter().collect();
+    if block.speaks_qmcp() && !own.iter().any(|line| is_compat(line)) {
+        new.push_str(COMPAT_QMCP);
+        new.push('\n');
+    }
     for line in own {
         let statement = words(line).collect::<Vec<_>>().join(" ");
-        let kept = statement.is_empty() || {
+        let kept = statement.is_empty() || is_compat(line) && block.speaks_qmcp() || {
             let old = Grant::parse(&statement).ok();
             let place = missing.iter().position(|grant| Some(*grant) == old.as_ref());
             place.map(|place| missing.remove(place)).is_some()
@@ -123,6 +127,10 @@ fn replaced(text: &str, block: &Block) -> String {
     new.extend(below);
     new.push_str(&after);
     new
+}
+
+fn is_compat(line: &str) -> bool {
+    words(line).eq(COMPAT_QMCP.split(' '))
 }
 
 fn ends_line(text: &mut String) {

@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, time::SystemTime};
 
 use contract::Power;
-use policy::{Block, Scope, Target, TcpRules};
+use policy::{Block, QMCP_SERVICES, Scope, Target, TcpRules};
 
 use super::{
     disk::{Disk, DiskError},
@@ -34,13 +34,20 @@ pub(super) fn machinery(program: &Program) -> Vec<(String, Goal)> {
 }
 
 /// The services' links, in the place of what another version or the original program has there.
-pub(super) fn service_files(disk: &Disk<'_>) -> Result<Vec<(String, Goal)>, DiskError> {
-    let names: BTreeSet<String> = services::names().collect();
+pub(super) fn service_files(
+    disk: &Disk<'_>,
+    scope: &Scope,
+) -> Result<Vec<(String, Goal)>, DiskError> {
+    let mut names: BTreeSet<String> = services::names().collect();
+    if scope.blocks().iter().any(Block::speaks_qmcp) {
+        names.extend(QMCP_SERVICES.map(str::to_owned));
+    }
     let mut files = Vec::new();
     for name in disk.names(SERVICES)? {
         let path = format!("{SERVICES}/{name}");
         let is_former = name == OLDER_LIBRARY
-            || name.starts_with(contract::SERVICE_PREFIX)
+            || (name.starts_with(contract::SERVICE_PREFIX)
+                || QMCP_SERVICES.contains(&name.as_str()))
                 && !names.contains(&name)
                 && matches!(disk.state(&path)?, State::Link { target } if target == SERVICE_SOCKET);
         if is_former {

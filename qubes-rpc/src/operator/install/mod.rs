@@ -72,9 +72,9 @@ pub(crate) struct Install {
     /// Every qube with this tag as well.
     #[arg(long, value_name = "TAG[:POWERS]", value_parser = request::parse_tag)]
     tag: Vec<Grant>,
-    /// Also answer the calls of another program's client.
+    /// Also answer the calls of another program's client: qmcp is that of qubes-mcp.
     #[arg(long, value_name = "NAME")]
-    compat: Option<String>,
+    compat: Option<Compat>,
     /// Print every file and what changes in it, and change nothing.
     #[arg(long)]
     dry_run: bool,
@@ -87,6 +87,13 @@ pub(crate) struct Install {
     /// Answer in JSON.
     #[arg(long)]
     json: bool,
+}
+
+/// Another program whose client is answered as well.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Compat {
+    /// qubes-mcp.
+    Qmcp,
 }
 
 /// Undo the installation: put back what was there before. Only the audit log stays.
@@ -126,9 +133,6 @@ pub(crate) enum InstallError {
     /// A step failed.
     #[error(transparent)]
     Apply(#[from] ApplyError),
-    /// The adapters for another program are not there.
-    #[error("this version has no adapters for `{0}`; install without --compat")]
-    Compat(String),
     /// The program could not read itself.
     #[error("cannot read this program")]
     Program(#[source] io::Error),
@@ -148,12 +152,12 @@ pub(crate) enum InstallError {
 
 /// Installs.
 pub(crate) fn install(asked: &Install, place: &Place) -> Result<ExitCode, OperatorError> {
-    if let Some(name) = &asked.compat {
-        return Err(InstallError::Compat(name.clone()).into());
-    }
     let grants: Vec<Grant> = asked.targets.iter().chain(&asked.tag).cloned().collect();
     let block = match request::block(&asked.agent, &grants) {
-        Ok(block) => block,
+        Ok(block) => match asked.compat {
+            Some(Compat::Qmcp) => block.speaking_qmcp(),
+            None => block,
+        },
         Err(error) => {
             let line = format!("error: {}\n", chain(&error));
             drop(io::stderr().lock().write_all(line.as_bytes()));
@@ -164,6 +168,7 @@ pub(crate) fn install(asked: &Install, place: &Place) -> Result<ExitCode, Operat
     let disk = Disk::new(place.paths.root(), place.trusted, &Open, &dom0);
     let _lock = begin(place)?;
     let mut notes = request::existing(&block, &place.paths).map_err(InstallError::from)?;
+    notes.extend(notes::compat(&block));
     let program = program(place.paths.root()).map_err(InstallError::Program)?;
     if let Some(note) = settle_former(&disk, asked.dry_run)? {
         notes.push(note);

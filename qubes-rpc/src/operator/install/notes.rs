@@ -1,6 +1,6 @@
 //! What the operator should know before saying yes.
 
-use policy::Target;
+use policy::{Block, QMCP_DIRECT, Target};
 
 use super::{
     block_text::older_targets,
@@ -50,4 +50,18 @@ pub(super) fn notes(
         notes.push("paused: everything stays denied until `saltbridged resume`".into());
     }
     Ok(notes)
+}
+
+/// What the adapters for qubes-mcp's client open besides.
+pub(super) fn compat(block: &Block) -> Option<String> {
+    let direct = QMCP_DIRECT.map(|(service, ..)| service).join(", ");
+    block.speaks_qmcp().then(|| {
+        format!(
+            "--compat qmcp lets {} call {direct} in tagged qubes, and tagged qubes call \
+             qubes.Filecopy among each other, past dom0's daemon: no such call is in the audit \
+             log, none is stopped when a grant ends, and a disposable that the operator starts \
+             from a tagged template is reached too",
+            block.agent()
+        )
+    })
 }

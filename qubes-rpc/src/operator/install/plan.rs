@@ -173,7 +173,7 @@ pub(crate) fn plan(disk: &Disk<'_>, wanted: &Wanted<'_>) -> Result<Plan, PlanErr
     let new_scope = with_block(&old_scope, wanted.block)?;
     let scope = Scope::parse(&new_scope).map_err(BlockError::New)?;
     let mut notes = notes(disk, former.as_ref(), &old_scope, wanted)?;
-    let (machinery, mut granting) = (machinery(wanted.program), service_files(disk)?);
+    let (machinery, mut granting) = (machinery(wanted.program), service_files(disk, &scope)?);
     granting.extend(tcp_file(disk, &scope, wanted.now, &mut notes)?);
     granting.push((SCOPE.into(), Goal::text(new_scope)));
     granting.extend(timer_files(&scope, wanted.now));
