@@ -53,7 +53,7 @@ fn work(value: Value) -> Value {
 }
 
 fn tasks() -> Vec<Task> {
-    [tasks_with_files(), tasks_with_qubes()].into_iter().flatten().collect()
+    tasks_with_files().into_iter().chain(tasks_with_qubes()).collect()
 }
 
 fn tasks_with_files() -> [Task; 6] {
