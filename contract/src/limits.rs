@@ -127,6 +127,31 @@ pub const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// The most bytes that are read and dropped after a fault, so that its answer arrives.
 pub const DRAIN_BYTES: u64 = 64 * 1024 * 1024;
 
+/// The longest that a job may run; also how long it runs when the caller sets no limit.
+pub const JOB_CEILING: Duration = Duration::from_secs(7 * 24 * 3600);
+/// How long an ended job is known and its output kept.
+pub const JOB_KEPT: Duration = Duration::from_secs(7 * 24 * 3600);
+/// The longest that a call waits for news of a job.
+pub const JOB_WAIT: Duration = Duration::from_secs(300);
+/// The size of the files in which a job's output lies in its qube, in bytes.
+pub const JOB_PIECE_BYTES: u64 = 2 * 1024 * 1024;
+/// How many of them are kept of each stream: the first, and the last ones.
+pub const JOB_PIECES: u64 = 8;
+/// The jobs of one agent that run in one qube at once.
+pub const JOBS_PER_QUBE: usize = 16;
+/// The jobs of one agent that dom0 knows, ended ones included; the oldest ended ones are forgotten.
+pub const JOBS_PER_AGENT: usize = 64;
+/// The time for one look at a job, besides what a caller waits for news.
+pub const JOB_LOOK: Duration = Duration::from_secs(30);
+/// The time between two looks whether the grants of running jobs stand in the operator's file.
+pub const JOB_GRANTS: Duration = Duration::from_secs(1);
+/// The time between two looks at what qubesd and the qubes say of running jobs.
+pub const JOB_STATES: Duration = Duration::from_secs(60);
+/// The most calls of `ScopeWatch` that one agent may have under way.
+pub const WATCHES_PER_AGENT: usize = 4;
+/// The longest that one call of `ScopeWatch` lasts.
+pub const WATCH: Duration = Duration::from_secs(3600);
+
 /// The longest body of an HTTP request, in bytes: a call with [`BODY_BYTES`], escaped as JSON.
 pub const HTTP_BODY_BYTES: usize = PLAIN_WRITE_BYTES;
 /// Bodies up to this many bytes are read at once; longer ones share [`HTTP_BODIES_BYTES`].

@@ -128,7 +128,7 @@ impl<W: AsyncWrite + Unpin> Answer<W> {
             if tail.omitted > 0 {
                 truncated = true;
                 let gap = format!(
-                    "\n[... {} bytes left out; raise max_output, or write to a file and read ranges ...]\n",
+                    "\n[... {} bytes left out; raise max_output, or use start_job and read ranges ...]\n",
                     tail.omitted
                 );
                 self.send_bytes(stream, gap.into()).await?;
@@ -146,6 +146,14 @@ impl<W: AsyncWrite + Unpin> Answer<W> {
         }
         let progress = serde_json::json!({ "message": line }).to_string();
         self.frame(Frame::new(Kind::Progress, progress)).await
+    }
+
+    /// Sends a JSON object as progress; nothing in the plain form.
+    pub async fn progress(&self, json: String) -> Result<(), CallerGone> {
+        match self.form {
+            Form::Framed => self.frame(Frame::new(Kind::Progress, json)).await,
+            Form::Plain | Form::Json => Ok(()),
+        }
     }
 
     /// Sends the JSON result, in pieces where it is long. Nothing may follow.

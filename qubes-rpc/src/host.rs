@@ -1,6 +1,11 @@
 //! What all calls share: qubesd, the runner, and the locks that put changes in order.
 
-use std::{cell::Cell, path::PathBuf, time::Duration};
+use std::{
+    cell::{Cell, RefCell},
+    collections::BTreeMap,
+    path::PathBuf,
+    time::Duration,
+};
 
 use admin_api::{
     Client, Destination, QubeName, Tag,
@@ -14,7 +19,7 @@ use policy::{Live, ManagedQube};
 use tokio::sync::{Mutex, Semaphore};
 
 use crate::{
-    audit::Audit, births::Births, error::Error, paths::Paths, run::Runner,
+    audit::Audit, births::Births, error::Error, ledger::Ledger, paths::Paths, run::Runner,
     times::seconds_since_1970,
 };
 
@@ -29,6 +34,8 @@ pub struct Host {
     pub(crate) ceiling: Duration,
     pub(crate) qubesd: Client,
     pub(crate) runner: Runner,
+    /// The jobs that agents started.
+    pub(crate) ledger: Ledger,
     /// Says what every call asked for and what became of it.
     pub(crate) audit: Audit,
     /// Held while a rule set is read, changed and read again.
@@ -37,6 +44,8 @@ pub struct Host {
     pub(crate) questions: Semaphore,
     /// What is being made, and what is left of what was.
     pub(crate) births: Births,
+    /// How many calls of each agent watch its scope.
+    pub(crate) watches: RefCell<BTreeMap<String, usize>>,
     born: u64,
     calls: Cell<u64>,
 }
@@ -53,12 +62,14 @@ impl Host {
             qubesd: Client::new(paths.qubesd()),
             runner: Runner::new(program),
             audit: Audit::of(&paths),
+            ledger: Ledger::of(&paths),
             births: Births::new(paths.births()),
             paths,
             trusted,
             ceiling,
             firewall: Mutex::new(()),
             questions: Semaphore::new(limits::QUESTIONS),
+            watches: RefCell::default(),
             born,
             calls: Cell::new(0),
         }

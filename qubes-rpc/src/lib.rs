@@ -25,7 +25,9 @@ mod hang_up;
 mod hidden;
 pub mod host;
 pub mod incoming;
+mod jobs;
 pub mod journal;
+mod ledger;
 mod operator;
 mod operator_policy;
 mod outcome;
@@ -50,3 +52,4 @@ pub mod view;
 mod visible;
 
 pub use cli::{command, run};
+pub use ledger::fuzz_ledger_entry;

@@ -105,6 +105,11 @@ impl Paths {
         self.at("var/lib/salt-bridge/ledger/calls.lock")
     }
 
+    /// The jobs that agents started, a file for each.
+    pub fn jobs(&self) -> PathBuf {
+        self.at("var/lib/salt-bridge/ledger/jobs")
+    }
+
     /// The file that stands there while everything is paused.
     pub fn paused(&self) -> PathBuf {
         self.at("etc/salt-bridge/paused")

@@ -16,7 +16,7 @@ use tokio::{
     io::{AsyncBufReadExt, AsyncReadExt, BufReader},
     net::{UnixListener, UnixStream, unix::OwnedReadHalf},
     sync::Semaphore,
-    task::JoinSet,
+    task::{JoinHandle, JoinSet},
     time::{Instant, interval, sleep, timeout},
 };
 use tokio_util::sync::CancellationToken;
@@ -49,9 +49,12 @@ pub async fn serve(
     let room = Arc::new(Semaphore::new(limits::CONNECTIONS));
     let agents = Agents::default();
     let mut calls = JoinSet::new();
+    let watched = Rc::clone(&host);
+    let watch = AbortOnDrop(tokio::task::spawn_local(async move { watched.watch_jobs().await }));
     host.births.load();
     let reaper = tokio::task::spawn_local(reap(Rc::clone(&host)));
     loop {
+        // A job that runs has to be ended with its grant.
         let nothing_to_do = calls.is_empty();
         let quiet = async {
             match idle {
@@ -71,7 +74,7 @@ pub async fn serve(
         };
         tokio::select! {
             () = stop.cancelled() => break,
-            () = quiet => break,
+            () = quiet => if !host.has_open_jobs() { break },
             Some(_) = calls.join_next(), if !calls.is_empty() => {}
             (permit, connection) = accepted => match connection {
                 Ok((stream, _)) => {
@@ -88,12 +91,22 @@ pub async fn serve(
             },
         }
     }
+    drop(watch);
     // Calls under way were told to stop; what they run in qubes gets the time to die.
     let ended = async { while calls.join_next().await.is_some() {} };
     if timeout(limits::KILL * 2, ended).await.is_err() {
         journal::say("stopped while calls were under way");
     }
     reaper.abort();
+}
+
+/// A task that ends with what it serves.
+struct AbortOnDrop(JoinHandle<()>);
+
+impl Drop for AbortOnDrop {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
 }
 
 async fn connection_task(

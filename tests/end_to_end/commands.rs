@@ -110,6 +110,7 @@ fn a_command_that_takes_too_long_is_dead_with_its_children_and_its_output_is_ret
             let result = ok(&mut client, "exec_in_vm", arguments).await;
             assert_eq!((&result["timed_out"], &result["exit_code"]), (&json!(true), &Value::Null));
             assert_eq!(result["stdout"], "begun\n");
+            assert!(result["hint"].as_str().unwrap().contains("start_job(vm_name=\"work\""));
             // The shell may still tell that its children were killed.
             assert!(result["stderr"].as_str().unwrap().starts_with("late\n"), "{result}");
             assert!(began.elapsed() < Duration::from_secs(6), "{:?}", began.elapsed());

@@ -10,6 +10,7 @@ mod escape;
 #[cfg(test)]
 mod files;
 #[cfg(test)]
+mod jobs;
 mod machine;
 #[cfg(test)]
 mod network;

@@ -8,6 +8,7 @@ mod expiry;
 mod explain;
 mod firewall;
 mod install;
+mod jobs;
 mod pause;
 mod qubesd;
 mod scope;

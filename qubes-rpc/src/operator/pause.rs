@@ -18,7 +18,7 @@ use policy::{TcpRule, TcpRules, render_deny_all};
 use rustix::fs::{FlockOperation, flock};
 use serde::{Deserialize, Serialize};
 
-use super::{OperatorError, Place, qubesd, scope, shown};
+use super::{OperatorError, Place, jobs, qubesd, scope, shown};
 use crate::{
     audit::open_to_read,
     error::{Error, chain},
@@ -117,6 +117,8 @@ pub(crate) fn pause(asked: &Pause, place: &Place) -> Result<ExitCode, OperatorEr
     if !wait_for_calls(place).map_err(|error| E::Write("the lock of calls", error))? {
         return Err(E::UnderWay.into());
     }
+    // Only now can no call start another.
+    jobs::stop_ended(place)?;
     if asked.json {
         shown::show_json(&serde_json::json!({ "paused": true, "since": paused.since }))?;
     } else {

@@ -1,6 +1,8 @@
 # The caller's command, in a session of its own and with nothing of this shell but the mark.
 # In: command, or words: a program and its arguments; cwd; pairs for the environment. Lists are bash's own words.
-prepare() {
+prepare() { enter; }
+
+enter() {
   local why
   if [[ $cwd ]]; then
     [[ $cwd = /* ]] || cwd=./$cwd          # neither an option nor `-`, the folder before

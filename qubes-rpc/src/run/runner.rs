@@ -65,30 +65,32 @@ impl Runner {
         let status = client.part().await?;
         match call.conclude(&client, run, status)? {
             Conclusion::Ended(ended) => Ok(ended),
-            Conclusion::Left(ended, session) => self.sweep(place, ended, &session, &mark).await,
+            Conclusion::Left(ended, session) => {
+                let victim = match ended {
+                    Ended::Exit(_) => "",
+                    Ended::TimedOut | Ended::Cancelled => mark.as_str(),
+                };
+                self.sweep(place, &session, victim).await.map(|()| ended)
+            }
         }
     }
 
-    /// Kills as root what the user of the work could not kill: after a normal end the group alone.
-    async fn sweep(
+    /// Kills as root what the user of the work could not kill: the group of this session, and with
+    /// the mark of the work all that belongs to it.
+    pub(super) async fn sweep(
         &self,
         place: Place<'_>,
-        ended: Ended,
         session: &str,
-        mark: &Token,
-    ) -> Result<Ended, RunError> {
+        victim: &str,
+    ) -> Result<(), RunError> {
         let place = Place { user: User::Root, deadline: limits::KILL, ..place };
-        let victim = match ended {
-            Ended::Exit(_) => "",
-            Ended::TimedOut | Ended::Cancelled => mark.as_str(),
-        };
         let script = Script {
             text: include_str!("kill.sh"),
             variables: &[("session", session.as_bytes()), ("victim", victim.as_bytes())],
         };
         let never = CancellationToken::new();
         match Box::pin(self.script(place, script, Body::empty(), &mut Nobody, &never)).await? {
-            Ended::Exit(0) => Ok(ended),
+            Ended::Exit(0) => Ok(()),
             Ended::Exit(_) | Ended::TimedOut | Ended::Cancelled => Err(RunError::Unkillable),
         }
     }

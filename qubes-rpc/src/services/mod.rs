@@ -18,6 +18,11 @@ pub mod file_search;
 pub mod firewall_add;
 pub mod firewall_list;
 pub mod firewall_remove;
+pub mod job_list;
+pub mod job_read;
+pub mod job_start;
+pub mod job_start_root;
+pub mod job_stop;
 pub mod property_get;
 pub mod property_set;
 pub mod vm_exec;
@@ -34,6 +39,7 @@ mod file_path;
 pub mod network;
 pub mod pool_stats;
 pub mod rules;
+pub mod scope_watch;
 pub mod vm_clone;
 pub mod vm_create;
 pub mod vm_kill;
@@ -54,6 +60,12 @@ pub const SERVICES: &[Entry] = &[
     Entry::of::<vm_network_info::VmNetworkInfo>(),
     Entry::of::<vm_exec::VmExec>(),
     Entry::of::<vm_exec_root::VmExecRoot>(),
+    Entry::of::<job_start::JobStart>(),
+    Entry::of::<job_start_root::JobStartRoot>(),
+    Entry::of::<job_read::JobRead>(),
+    Entry::of::<job_stop::JobStop>(),
+    Entry::of::<job_list::JobList>(),
+    Entry::of::<scope_watch::ScopeWatch>(),
     Entry::of::<vm_read_file::VmReadFile>(),
     Entry::of::<vm_write_file::VmWriteFile>(),
     Entry::of::<file_edit::FileEdit>(),

@@ -75,6 +75,9 @@ pub struct Response {
     pub stdout_bytes: u64,
     /// How many bytes the command wrote to standard error.
     pub stderr_bytes: u64,
+    /// What to do to get the rest; absent when the command ended and nothing was left out.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hint: Option<String>,
 }
 
 /// The two streams of a command, as fields of the result.
@@ -168,5 +171,38 @@ pub(crate) async fn exec(
         duration_ms: u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX),
         stdout_bytes: bytes.stdout,
         stderr_bytes: bytes.stderr,
+        hint: hint(on, user, &request, exit_code.is_none(), truncated, host),
     })
+}
+
+/// The next call for who wants more than this one could give.
+fn hint(
+    on: &RunningQube,
+    user: User,
+    request: &Request,
+    timed_out: bool,
+    truncated: bool,
+    host: Writer<'_>,
+) -> Option<String> {
+    let RunningQube(qube) = on;
+    let job = match user {
+        User::Default => "start_job",
+        User::Root => "start_job_root",
+    };
+    let job = format!("{job}(vm_name={:?}, …)", qube.name().as_str());
+    let most = host.host.ceiling.as_secs();
+    let seconds = request.timeout_seconds;
+    if timed_out {
+        Some(format!(
+            "killed after {seconds} s, with what it printed until then; {job} runs it without \
+             this limit, or give timeout_seconds up to {most}"
+        ))
+    } else if truncated {
+        let most = limits::OUTPUT_BYTES;
+        Some(format!(
+            "give max_output up to {most}, or run it by {job} and read ranges with job_output"
+        ))
+    } else {
+        None
+    }
 }

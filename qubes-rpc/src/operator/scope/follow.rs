@@ -10,7 +10,7 @@ use super::ScopeCommandError;
 use crate::{
     error::chain,
     journal,
-    operator::{OperatorError, Place, expiry, qubesd},
+    operator::{OperatorError, Place, expiry, jobs, qubesd},
     pause,
     replace::replace_file,
     services,
@@ -40,6 +40,8 @@ pub(crate) struct Followed {
     pub(crate) timer: bool,
     /// The `qubes.ConnectTCP` rules that ended with a grant.
     pub(crate) removed_rules: Vec<String>,
+    /// The jobs that ended with a grant.
+    pub(crate) stopped_jobs: Vec<String>,
 }
 
 /// Lets everything else follow the scope. What is so already is not written.
@@ -67,7 +69,8 @@ pub(crate) fn follow(
             Vec::new()
         }
     };
-    Ok(Followed { policy, timer, removed_rules })
+    let stopped_jobs = jobs::stop_ended(place)?;
+    Ok(Followed { policy, timer, removed_rules, stopped_jobs })
 }
 
 /// Writes the policy that the scope means now; the one that denies everything while paused.

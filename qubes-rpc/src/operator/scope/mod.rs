@@ -24,7 +24,7 @@ pub(crate) use self::{
     edit::{EditError, deciding_line, shown_target},
     follow::{Lock, write_real_policy},
 };
-use super::{OperatorError, Place, qubesd, shown, when::When};
+use super::{OperatorError, Place, jobs, qubesd, shown, when::When};
 use crate::{
     replace::replace_file,
     scope_file::{ScopeFileError, read_scope_text},
@@ -211,7 +211,8 @@ impl Changed {
 }
 
 fn removed(followed: &Followed) -> String {
-    followed.removed_rules.iter().map(|rule| format!("removed: {rule}\n")).collect()
+    let rules = followed.removed_rules.iter().map(|rule| format!("removed: {rule}\n"));
+    rules.chain(followed.stopped_jobs.iter().map(|job| format!("stopped: {job}\n"))).collect()
 }
 
 fn change_file(
@@ -289,6 +290,7 @@ fn refresh(place: &Place, json: bool, now: SystemTime) -> Result<ExitCode, Opera
         Err(error) => {
             // The daemon refuses everything; policy need not wait for a call to do so.
             deny_all(place).map_err(|error| E::Write("the policy file", error))?;
+            jobs::stop_ended(place)?;
             return Err(error.into());
         }
     };

@@ -2,6 +2,7 @@
 
 mod command;
 mod files;
+mod job;
 mod lists;
 mod network;
 mod pieces;
@@ -28,7 +29,7 @@ impl Qube {
             r#"[ $# = 3 ] && [ "$1 $2" = "-d uuid:q" ] || exit 99
                case $3 in "DEFAULT:QUBESRPC qubes.VMShell dom0" | "root:QUBESRPC qubes.VMShell dom0") ;; *) exit 98 ;; esac
                [ "$(env | cut -d= -f1 | sort | tr '\n' ' ')" = "OLDPWD PATH PWD SHLVL _ " ] || exit 97
-               exec env --default-signal=INT,QUIT bash"#,
+               exec env --default-signal=INT,QUIT HOME="$PWD" bash"#,
         )
     }
 
@@ -110,7 +111,7 @@ fn pattern(length: usize) -> Vec<u8> {
 }
 
 /// Keeps everything, and cancels when stdout holds a word.
-#[derive(Default)]
+#[derive(Debug, Default)]
 struct Kept {
     stdout: Vec<u8>,
     stderr: Vec<u8>,
