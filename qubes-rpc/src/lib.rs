@@ -12,6 +12,7 @@ mod births;
 #[cfg(feature = "schema")]
 pub mod catalogue;
 mod cli;
+mod copies;
 pub mod cut;
 pub mod descriptor;
 mod edit;

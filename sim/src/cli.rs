@@ -59,6 +59,8 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     match Role::of(&argv0) {
         Role::QrexecClient => program::qrexec_client(&argv0, arguments),
         Role::QrexecClientVm => program::qrexec_client_vm(&argv0, arguments),
+        Role::QfileAgent => program::qfile_agent(arguments),
+        Role::QfileUnpacker => program::qfile_unpacker(arguments),
         Role::QubeInit => qube::run_init(arguments),
         Role::SaltBridge => salt_bridge::run(std::iter::once(argv0).chain(arguments)),
         Role::Saltbridged => {

@@ -5,6 +5,11 @@ use std::{ffi::OsStr, path::Path};
 /// The name of the in-qube side.
 pub(crate) const INIT: &str = "qube-init";
 
+/// What sends files out of a qube.
+pub(crate) const QFILE_AGENT: &str = "qfile-agent";
+/// What takes files into a qube.
+pub(crate) const QFILE_UNPACKER: &str = "qfile-unpacker";
+
 /// A program that this executable can be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
@@ -18,6 +23,10 @@ pub enum Role {
     QrexecClient,
     /// A qube's way to services.
     QrexecClientVm,
+    /// Sends files out of a qube.
+    QfileAgent,
+    /// Takes files into a qube.
+    QfileUnpacker,
     /// The first process of a qube.
     QubeInit,
 }
@@ -30,6 +39,8 @@ impl Role {
             Some("saltbridged") => Self::Saltbridged,
             Some("qrexec-client") => Self::QrexecClient,
             Some("qrexec-client-vm") => Self::QrexecClientVm,
+            Some(QFILE_AGENT) => Self::QfileAgent,
+            Some(QFILE_UNPACKER) => Self::QfileUnpacker,
             Some(INIT) => Self::QubeInit,
             Some(_) | None => Self::Sim,
         }

@@ -80,6 +80,8 @@ pub(crate) struct Login<'a> {
     pub(crate) id: Option<u32>,
     /// The home folder.
     pub(crate) home: &'a Path,
+    /// The folder of the programs that Qubes would have in the qube.
+    pub(crate) programs: &'a Path,
     /// Where temporary files go, if not to `/tmp`.
     pub(crate) temporary: Option<&'a Path>,
 }
@@ -95,7 +97,11 @@ pub(crate) fn in_qube(
     };
     let mut command = Command::new(program);
     command.args(arguments).env_clear().envs(run.environment.iter().cloned());
-    command.env("PATH", SEARCH_PATH).env("HOME", login.home).env("SHELL", "/bin/bash");
+    let own = login.programs.to_string_lossy();
+    command
+        .env("PATH", format!("{SEARCH_PATH}:{own}"))
+        .env("HOME", login.home)
+        .env("SHELL", "/bin/bash");
     command.env("USER", login.name).env("LOGNAME", login.name).env("LANG", "C.UTF-8");
     if let Some(temporary) = login.temporary {
         command.env("TMPDIR", temporary);

@@ -2,6 +2,8 @@
 //! answers: the real agent, qrexec policy as installed, the real daemon, on simulated hosts.
 
 #[cfg(test)]
+mod between;
+#[cfg(test)]
 mod births;
 #[cfg(test)]
 mod commands;

@@ -284,7 +284,7 @@ impl<'a, O: Output> Call<'a, O> {
 }
 
 /// qrexec's own exit codes, which mean something only where the work has not begun.
-fn never_begun(status: Option<i32>, message: String) -> RunError {
+pub(super) fn never_begun(status: Option<i32>, message: String) -> RunError {
     match status {
         Some(125) => RunError::CannotExecute { message },
         Some(126) => RunError::Refused { message },

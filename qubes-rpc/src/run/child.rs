@@ -31,19 +31,7 @@ pub(super) struct Client {
 
 /// Starts qrexec-client. It is killed when the value is dropped.
 pub(super) fn start(program: &Path, place: Place<'_>, mark: &[u8]) -> Result<Client, RunError> {
-    #[expect(clippy::disallowed_methods, reason = "the one place that starts children in dom0")]
-    let mut command = Command::new(program);
-    command
-        .arg("-d")
-        .arg(place.qube)
-        .arg(format!("{}:QUBESRPC qubes.VMShell dom0", place.user.as_str()))
-        .env_clear()
-        .env("PATH", PATH)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .kill_on_drop(true);
-    let mut child = command.spawn().map_err(RunError::Missing)?;
+    let mut child = start_bare(program, place)?;
     let lost = || io::Error::from(io::ErrorKind::BrokenPipe);
     let stdin = child.stdin.take();
     let stdout = child.stdout.take().ok_or_else(lost)?;
@@ -56,6 +44,23 @@ pub(super) fn start(program: &Path, place: Place<'_>, mark: &[u8]) -> Result<Cli
         stdout: Channel::new(Stream::Stdout, stdout, mark),
         stderr: Channel::new(Stream::Stderr, stderr, mark),
     })
+}
+
+/// Starts qrexec-client with three pipes. It is killed when the value is dropped.
+pub(super) fn start_bare(program: &Path, place: Place<'_>) -> Result<Child, RunError> {
+    #[expect(clippy::disallowed_methods, reason = "the one place that starts children in dom0")]
+    let mut command = Command::new(program);
+    command
+        .arg("-d")
+        .arg(place.qube)
+        .arg(format!("{}:QUBESRPC qubes.VMShell dom0", place.user.as_str()))
+        .env_clear()
+        .env("PATH", PATH)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .kill_on_drop(true);
+    command.spawn().map_err(RunError::Missing)
 }
 
 impl Client {

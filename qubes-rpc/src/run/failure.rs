@@ -69,7 +69,7 @@ pub enum FileFailure {
 
 impl FileFailure {
     /// From what was said on stderr. The reason stands behind the last colon, whatever the path holds.
-    fn parse_message(said: &str) -> Self {
+    pub(super) fn parse_message(said: &str) -> Self {
         let line = said.trim_end();
         let reason = line.rsplit(": ").next().unwrap_or(line);
         match reason {

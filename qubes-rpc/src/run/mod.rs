@@ -33,6 +33,7 @@ mod bash;
 mod call;
 mod child;
 mod command;
+mod copy;
 mod failure;
 mod job;
 mod list;
@@ -47,6 +48,7 @@ mod write;
 
 pub use bash::NulByte;
 pub use command::{Command, Program};
+pub use copy::{COPY_STEP, CopyFailure, FileCopied, FileCopy};
 pub use failure::FileFailure;
 pub(crate) use job::{JobEnd, JobRange, JobRead, JobStart, JobState};
 pub use list::{DirectoryEntry, DirectoryList, DirectoryListing, fuzz_directory_records};

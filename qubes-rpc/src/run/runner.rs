@@ -1,6 +1,6 @@
 //! What goes into a qube: the script, the body, and the order of a call.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 use contract::{Stream, limits};
@@ -34,6 +34,11 @@ impl Runner {
     /// A runner that starts this qrexec-client.
     pub fn new(program: PathBuf) -> Self {
         Self { program }
+    }
+
+    /// The qrexec-client.
+    pub(super) fn program(&self) -> &Path {
+        &self.program
     }
 
     /// Runs a script of ours, in a process group of its own. Otherwise as

@@ -151,7 +151,7 @@ impl Runner {
     }
 
     /// Runs a script that notes whether something was there before, and prints where.
-    async fn written<R: AsyncRead + Unpin>(
+    pub(super) async fn written<R: AsyncRead + Unpin>(
         &self,
         place: Place<'_>,
         script: Script<'_>,

@@ -35,6 +35,22 @@ impl FilePath {
         Ok(Self(path))
     }
 
+    /// Its last part, where that is a name.
+    pub(crate) fn name(&self) -> Option<&[u8]> {
+        let end = self.0.iter().rposition(|byte| *byte != b'/')? + 1;
+        let whole = self.0.get(..end)?;
+        let name = whole.rsplit(|byte| *byte == b'/').next()?;
+        (!matches!(name, b"" | b"." | b"..")).then_some(name)
+    }
+
+    /// This folder with the last part of another path behind it.
+    pub(crate) fn with_name_of(&self, other: &Self) -> Result<Self, Fault> {
+        let name = other.name().ok_or_else(|| {
+            Fault::bad_request("the source has no name of its own; give the whole target_path")
+        })?;
+        Ok(Self([&self.0, &b"/"[..], name].concat()))
+    }
+
     /// Its bytes.
     pub(crate) fn as_bytes(&self) -> &[u8] {
         &self.0

@@ -11,6 +11,7 @@ pub mod disposable_run;
 pub mod disposable_run_root;
 pub mod event_watch;
 pub mod feature_set;
+pub mod file_copy;
 pub mod file_edit;
 pub mod file_fetch;
 pub mod file_list;
@@ -71,6 +72,7 @@ pub const SERVICES: &[Entry] = &[
     Entry::of::<file_edit::FileEdit>(),
     Entry::of::<file_list::FileList>(),
     Entry::of::<file_search::FileSearch>(),
+    Entry::of::<file_copy::FileCopy>(),
     Entry::of::<file_fetch::FileFetch>(),
     Entry::of::<firewall_list::FirewallList>(),
     Entry::of::<firewall_add::FirewallAdd>(),

@@ -4,12 +4,14 @@ mod client;
 mod client_vm;
 mod home;
 mod pump;
+mod qfile;
 mod session;
 
 use std::{ffi::OsString, io::Write as _, process::ExitCode};
 
 pub(crate) use client::qrexec_client;
 pub(crate) use client_vm::qrexec_client_vm;
+pub(crate) use qfile::{qfile_agent, qfile_unpacker};
 
 /// A program could not do its work.
 #[derive(Debug, thiserror::Error)]

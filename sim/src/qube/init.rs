@@ -131,6 +131,10 @@ impl Init {
         };
         let mut end = std::fs::File::from(end);
         let (home, temporary) = self.folders(command.user);
+        let programs = match self.setup.mode {
+            Mode::Root | Mode::UserNamespace => Path::new("/").join(root::PROGRAMS),
+            Mode::Plain => self.setup.root.join(root::PROGRAMS),
+        };
         let login = Login {
             name: match command.user {
                 User::Root => "root",
@@ -138,6 +142,7 @@ impl Init {
             },
             id: (self.setup.mode == Mode::Root && command.user == User::User).then_some(USER_ID),
             home: &home,
+            programs: &programs,
             temporary: temporary.as_deref(),
         };
         match spawn::in_qube(&login, command, [stdin, stdout, stderr]) {

@@ -9,6 +9,7 @@ use std::{
 use rustix::mount::{MountFlags, mount, mount_bind, mount_bind_recursive, mount_remount};
 
 use super::{Mode, Setup, USER_ID};
+use crate::role::{QFILE_AGENT, QFILE_UNPACKER};
 
 /// Folders that every qube has of its own.
 const FOLDERS: [&str; 20] = [
@@ -39,6 +40,8 @@ const SHARED: [&str; 4] = ["bin", "sbin", "lib", "lib64"];
 const OWN: [&str; 8] =
     ["passwd", "group", "hostname", "hosts", "resolv.conf", "mtab", "qubes-rpc", "machine-id"];
 const DEVICES: [&str; 6] = ["null", "zero", "full", "random", "urandom", "tty"];
+/// Where the programs of Qubes lie, since a qube's `/usr` is the machine's.
+pub(super) const PROGRAMS: &str = "opt/qubes";
 /// Folders that are empty after each start.
 const VOLATILE: [&str; 2] = ["tmp", "run"];
 
@@ -79,6 +82,14 @@ pub(crate) fn create(setup: &Setup) -> io::Result<()> {
     fs::write(etc.join("resolv.conf"), servers.collect::<String>())?;
     for device in DEVICES {
         fs::write(root.join("dev").join(device), [])?;
+    }
+    fs::create_dir_all(root.join(PROGRAMS))?;
+    for name in [QFILE_AGENT, QFILE_UNPACKER] {
+        let program = root.join(PROGRAMS).join(name);
+        match setup.mode {
+            Mode::Plain => link_once(std::env::current_exe()?, &program)?,
+            Mode::Root | Mode::UserNamespace => fs::write(program, [])?,
+        }
     }
     for (link, target) in [
         ("dev/fd", "/proc/self/fd"),
@@ -131,6 +142,10 @@ pub(super) fn enter(setup: &Setup) -> io::Result<()> {
         if !target.is_symlink() && target.is_dir() {
             read_only(&format!("/{name}"), &target, setup.mode)?;
         }
+    }
+    let own = std::env::current_exe()?;
+    for name in [QFILE_AGENT, QFILE_UNPACKER] {
+        mount_bind(&own, root.join(PROGRAMS).join(name))?;
     }
     for name in ["nix", "gnu"] {
         if Path::new("/").join(name).is_dir() {

@@ -1,6 +1,7 @@
 //! Calls through a program that stands for qrexec-client and hands its stdin to bash, as `qubes.VMShell` does.
 
 mod command;
+mod copies;
 mod files;
 mod job;
 mod lists;
