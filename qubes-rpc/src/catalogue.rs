@@ -246,7 +246,7 @@ mod tests {
         assert!(tools.iter().all(|name| name.bytes().all(|b| b.is_ascii_lowercase() || b == b'_')));
         for spec in &all {
             let tool = &spec.service;
-            assert!(!(spec.confirm && !spec.destructive), "{tool}");
+            assert!(!spec.confirm || spec.destructive, "{tool}");
             assert!(spec.description.len() < 2048 && spec.description.ends_with('.'), "{tool}");
             assert!(!spec.title.ends_with('.'), "{tool}");
             assert!(!(spec.read_only && spec.destructive), "{tool}");

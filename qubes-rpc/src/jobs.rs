@@ -91,7 +91,7 @@ impl<E: Effect> Handle<'_, E> {
     ) -> Result<(Option<JobRead>, u64), Error> {
         let name = job.qrexec_name();
         let place = Place { qube: &name, user: job.user(), deadline: limits::JOB_LOOK };
-        let mut text = Text::new(self.call, range.from < 0);
+        let mut text = Text::new(self.call, range);
         let gone = &self.call.gone;
         let read = self.host.runner.read_job(place, range, &mut text, gone).await;
         if gone.is_cancelled() {
@@ -102,7 +102,8 @@ impl<E: Effect> Handle<'_, E> {
         if let Some(read) = read {
             self.host.learn(job, read.state);
         }
-        let read = read.map(|read| JobRead { begin: read.begin + text.skipped, ..read });
+        let read =
+            read.map(|read| JobRead { begin: read.begin.saturating_add(text.skipped), ..read });
         Ok((read, text.sent))
     }
 
@@ -126,7 +127,11 @@ impl<E: Effect> Handle<'_, E> {
             .map(|(uuid, root)| {
                 let here: Vec<&Job> =
                     jobs.iter().filter(|job| job.uuid == uuid && job.root == root).collect();
-                async move { host.look_at(&here).await }
+                async move {
+                    // Nobody was asked for this, where the power is held as `ask`.
+                    let outright = here.first().is_some_and(|job| host.claims_outright(job));
+                    if outright { host.look_at(&here).await } else { Vec::new() }
+                }
             })
             .buffer_unordered(STOPS_AT_ONCE)
             .collect()
@@ -134,7 +139,7 @@ impl<E: Effect> Handle<'_, E> {
         let states: Vec<(String, JobRead)> = states.into_iter().flatten().collect();
         let of = |job: &Job| states.iter().find(|(mark, _)| *mark == job.mark).map(|found| found.1);
         jobs.into_iter()
-            .map(|job| (host.ledger.read(&job.handle).unwrap_or(job.clone()), of(&job)))
+            .map(|job| (host.ledger.read(&job.handle).unwrap_or_else(|| job.clone()), of(&job)))
             .collect()
     }
 }
@@ -242,6 +247,19 @@ impl Host {
         [Address::Argument, Address::Target]
             .into_iter()
             .find_map(|address| caller.claim(address, &qube, job.power(), now).ok())
+    }
+
+    /// Whether the power that a job rests on is held without a question.
+    fn claims_outright(&self, job: &Job) -> bool {
+        let scope = read_scope(&self.paths.scope(), self.trusted).ok();
+        let (Some(scope), Ok(agent), Ok(qube)) = (scope, job.agent.parse(), job.qube.parse())
+        else {
+            return false;
+        };
+        let caller = scope.caller(&agent).ok();
+        caller.is_some_and(|caller| {
+            caller.claim_in_text(&qube, job.power(), SystemTime::now()).is_ok()
+        })
     }
 
     async fn standing(&self, job: &Job, now: SystemTime) -> Standing {
@@ -464,14 +482,17 @@ struct Text<'h> {
     skips: bool,
     /// How many were.
     skipped: u64,
+    /// How many bytes may still come, whatever the qube sends.
+    most: usize,
     /// What may be a character of which the rest has not come.
     held: Vec<u8>,
     sent: u64,
 }
 
 impl<'h> Text<'h> {
-    fn new(call: &'h Call, skips: bool) -> Self {
-        Self { call, skips, skipped: 0, held: Vec::new(), sent: 0 }
+    fn new(call: &'h Call, range: JobRange<'_>) -> Self {
+        let most = usize::try_from(range.length).unwrap_or(usize::MAX);
+        Self { call, skips: range.from < 0, skipped: 0, most, held: Vec::new(), sent: 0 }
     }
 
     async fn send(&mut self, bytes: Bytes) -> Result<(), OutputGone> {
@@ -508,6 +529,8 @@ fn unfinished(bytes: &[u8]) -> usize {
 
 impl Output for Text<'_> {
     async fn bytes(&mut self, _stream: Stream, mut bytes: Bytes) -> Result<(), OutputGone> {
+        bytes.truncate(self.most);
+        self.most -= bytes.len();
         while self.skips && self.skipped < 3 && bytes.first().is_some_and(|b| b & 0xc0 == 0x80) {
             drop(bytes.split_to(1));
             self.skipped += 1;
