@@ -2,7 +2,7 @@
 
 use std::{fs, os::unix::fs::MetadataExt as _, path::Path};
 
-use salt_bridge_sim::{McpClient, Resident};
+use salt_bridge_sim::{McpClient, Population, Resident};
 use serde_json::{Value, json};
 
 use super::machine::{SCOPE, error, ok, on_host, on_host_with, until};
@@ -144,7 +144,7 @@ fn a_copy_needs_files_over_both_qubes_and_not_by_asking() {
     let scope = format!("{SCOPE}asks  see,files:ask\n");
     on_host_with(
         &scope,
-        [Resident::app("ro", "gray"), Resident::app("asks", "gray")],
+        Population::default().and([Resident::app("ro", "gray"), Resident::app("asks", "gray")]),
         async |machine| {
             let mut client = machine.client().await;
             make(&mut client, "file", "content").await;

@@ -13,6 +13,7 @@ mod escape;
 mod files;
 #[cfg(test)]
 mod jobs;
+#[cfg(test)]
 mod machine;
 #[cfg(test)]
 mod network;

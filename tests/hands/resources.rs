@@ -19,10 +19,11 @@ fn every_qube_in_scope_is_a_resource_in_both_eras() {
             assert!(!uris.contains(&"qubes://vm/vault"));
             let read = async |uri: &str| {
                 let read = peer.read_resource(ReadResourceRequestParams::new(uri)).await;
-                match &read.unwrap().contents[0] {
-                    ResourceContents::TextResourceContents { text, .. } => text.clone(),
-                    other => panic!("not a text: {other:?}"),
-                }
+                let read = read.unwrap();
+                let ResourceContents::TextResourceContents { text, .. } = &read.contents[0] else {
+                    panic!("not a text: {read:?}")
+                };
+                text.clone()
             };
             for uri in ["qubes://vm/work", "qubes://vms", "qubes://vm/work/firewall"] {
                 serde_json::from_str::<Value>(&read(uri).await).unwrap();
