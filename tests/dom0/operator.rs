@@ -344,7 +344,8 @@ work see
                 change(&["add", "dev", "see,net"]).await,
                 json!({"agent": "salt-bridge", "target": "dev", "before": null,
                     "after": row("dev", "see,net", Value::Null), "policy": true, "timer": false,
-                    "removed_rules": [], "scope": [work, row("dev", "see,net", Value::Null)]})
+                    "removed_rules": [], "stopped_jobs": [],
+                    "scope": [work, row("dev", "see,net", Value::Null)]})
             );
             let granted = change(&["grant", "work", "net"]).await;
             assert_eq!(

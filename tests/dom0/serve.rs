@@ -16,7 +16,15 @@ const REFUSED: Answer = Answer::Fault(Fault::Refused {});
 /// Parameters with which every service works.
 fn good(entry: &Entry) -> Value {
     match entry.name {
-        "VmExec" | "VmExecRoot" => json!({"command": "true"}),
+        "VmExec" | "VmExecRoot" | "JobStart" | "JobStartRoot" => json!({"command": "true"}),
+        "JobRead" | "JobStop" => json!({"handle": "00000000000000000000000000000000"}),
+        "ScopeWatch" => json!({"seconds": 1}),
+        "FileSearch" => json!({"pattern": "x", "file_path": "/etc"}),
+        "FileEdit" => json!({"file_path": "/etc/hostname", "old": "x", "new": "y"}),
+        "FileCopy" => {
+            json!({"source_vm": "work", "source_path": "/etc/hostname", "target_vm": "dev",
+                "target_path": "copy"})
+        }
         "VmReadFile" | "FileFetch" | "FileList" => json!({"file_path": "/etc/hostname"}),
         "VmWriteFile" => json!({"file_path": "written"}),
         "FirewallAdd" => json!({"action": "drop", "args": "10.0.0.1"}),

@@ -19,6 +19,7 @@ mod machine;
 mod network;
 #[cfg(test)]
 mod older_program;
+#[cfg(test)]
 mod qmcp;
 #[cfg(test)]
 mod recorded_calls;
