@@ -7,7 +7,7 @@ use contract::Power;
 
 use crate::{
     scope::{Block, Target},
-    tier::{DUMP_TAG, SANDBOX_TAG, Tier},
+    tier::{DUMP_TAG, SANDBOX_TAG, SandboxRules, Tier},
 };
 
 /// The services of qubes-mcp that dom0 answers.
@@ -41,7 +41,7 @@ pub const QMCP_DIRECT: [(&str, Power, &str); 5] = [
 const COPY: &str = "qubes.Filecopy";
 
 /// The lines of a block that says so and holds the sandbox now; none otherwise.
-pub(crate) fn compat_lines(block: &Block, default_tier: Tier, now: SystemTime) -> Vec<String> {
+pub(crate) fn compat_lines(block: &Block, rules: SandboxRules, now: SystemTime) -> Vec<String> {
     let grant = block.running(now).find(|grant| grant.target.is_sandbox());
     let Some(grant) = grant.filter(|_| block.speaks_qmcp()) else { return Vec::new() };
     let agent = block.agent();
@@ -52,11 +52,11 @@ pub(crate) fn compat_lines(block: &Block, default_tier: Tier, now: SystemTime) -
     lines.push("# What it calls past dom0's daemon, and past its audit log".to_owned());
     for (service, power, more) in QMCP_DIRECT {
         if grant.powers.holds(power) {
-            lines.extend(direct(block, agent, service, (power, more), default_tier));
+            lines.extend(direct(block, agent, service, (power, more), rules.default_tier));
         }
     }
     if grant.powers.holds(Power::Files) {
-        lines.extend(copies(block, default_tier));
+        lines.extend(copies(block, rules));
     }
     lines
 }
@@ -73,12 +73,15 @@ fn direct(
     let deny = |target: &str| format!("{service} * {agent} {target} deny notify=no");
     let mut lines = vec![deny("@adminvm"), deny(agent.as_str()), deny(&format!("@tag:{DUMP_TAG}"))];
     lines.extend(listed(block).map(|name| deny(name.as_str())));
+    // A disposable has its template's tags, the operator's own too: no tag tells them apart here.
+    lines.push(deny("@type:DispVM"));
     for tier in Tier::TAGGED {
         let Some(tag) = tier.tag() else { continue };
-        if tier.gives(power) {
-            lines.push(format!("{service} * {agent} @tag:{tag} allow{more}"));
-        } else {
+        if !tier.gives(power) {
             lines.push(deny(&format!("@tag:{tag}")));
+        } else if !default_tier.gives(power) {
+            // Otherwise the line for the sandbox's own tag says it.
+            lines.push(format!("{service} * {agent} @tag:{tag} allow{more}"));
         }
     }
     if default_tier.gives(power) {
@@ -96,9 +99,9 @@ fn listed(block: &Block) -> impl Iterator<Item = &QubeName> {
 
 /// Copies among qubes that may be written to, and into the dump; out of the dump nothing, and out
 /// of the sandbox nothing.
-fn copies(block: &Block, default_tier: Tier) -> Vec<String> {
+fn copies(block: &Block, rules: SandboxRules) -> Vec<String> {
     let mut holders: Vec<&str> = Tier::TAGGED.into_iter().filter_map(Tier::tag).collect();
-    if default_tier.gives(Power::Files) {
+    if rules.default_tier.gives(Power::Files) {
         holders.push(SANDBOX_TAG);
     }
     let mut lines = vec![format!("{COPY} * @tag:{DUMP_TAG} @tag:{SANDBOX_TAG} deny notify=no")];
@@ -109,7 +112,9 @@ fn copies(block: &Block, default_tier: Tier) -> Vec<String> {
         for to in &holders {
             lines.push(format!("{COPY} * @tag:{from} @tag:{to} allow"));
         }
-        lines.push(format!("{COPY} * @tag:{from} @tag:{DUMP_TAG} allow"));
+        if rules.dump {
+            lines.push(format!("{COPY} * @tag:{from} @tag:{DUMP_TAG} allow"));
+        }
     }
     lines.push(format!("{COPY} * @tag:{SANDBOX_TAG} @anyvm deny notify=no"));
     lines
@@ -118,12 +123,12 @@ fn copies(block: &Block, default_tier: Tier) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{SandboxRules, Scope};
+    use crate::Scope;
 
     fn lines(text: &str, default_tier: Tier) -> Vec<String> {
         let scope = Scope::parse(text).unwrap();
-        let scope = scope.under(SandboxRules { default_tier, dump: true });
-        compat_lines(&scope.blocks()[0], default_tier, SystemTime::UNIX_EPOCH)
+        let rules = SandboxRules { default_tier, dump: true };
+        compat_lines(&scope.blocks()[0], rules, SystemTime::UNIX_EPOCH)
     }
 
     #[test]
@@ -148,8 +153,7 @@ mod tests {
                 "@adminvm deny notify=no",
                 "a deny notify=no",
                 "@tag:ai-dump deny notify=no",
-                "@tag:ai-full allow target=@adminvm",
-                "@tag:ai-net allow target=@adminvm",
+                "@type:DispVM deny notify=no",
                 "@tag:ai-exec deny notify=no",
                 "@tag:ai-managed allow target=@adminvm",
             ]

@@ -38,7 +38,7 @@ pub fn render_policy(scope: &Scope, services: &[ServiceLine<'_>], now: SystemTim
             text.push_str(&line);
             text.push('\n');
         }
-        for line in compat_lines(block, scope.rules().default_tier, now) {
+        for line in compat_lines(block, scope.rules(), now) {
             text.push_str(&line);
             text.push('\n');
         }

@@ -10,7 +10,7 @@ use crate::{
     error::Error,
     handle::{Writer, qrexec_name},
     run::{COPY_STEP, CopyFailure, FileCopied, FileCopy, FileFailure, Place, User},
-    scope_file::read_scope,
+    scope_file::read_granted,
     view::View,
 };
 
@@ -89,7 +89,7 @@ impl Writer<'_> {
 
     /// Whether the operator's file still grants both.
     fn holds_both(self, view: &View, between: Between<'_>) -> bool {
-        let Ok(scope) = read_scope(&self.host.paths.scope(), self.host.trusted) else {
+        let Ok(scope) = read_granted(&self.host.paths, self.host.trusted) else {
             return false;
         };
         let now = SystemTime::now();

@@ -23,7 +23,7 @@ use crate::{
         Body, Ended, JobEnd, JobRange, JobRead, JobStart, JobState, Output, OutputGone, Place,
         RunError, Token, User,
     },
-    scope_file::read_scope,
+    scope_file::read_granted,
     service::{Effect, RunningQube},
     services::command::ParsedCommand,
     times::seconds_since_1970,
@@ -241,7 +241,7 @@ impl Host {
         if is_paused(&self.paths) {
             return None;
         }
-        let scope = read_scope(&self.paths.scope(), self.trusted).ok()?;
+        let scope = read_granted(&self.paths, self.trusted).ok()?;
         let (agent, qube) = (job.agent.parse().ok()?, job.qube.parse().ok()?);
         let caller = scope.caller(&agent).ok()?;
         [Address::Argument, Address::Target]
@@ -251,7 +251,7 @@ impl Host {
 
     /// Whether the power that a job rests on is held without a question.
     fn claims_outright(&self, job: &Job) -> bool {
-        let scope = read_scope(&self.paths.scope(), self.trusted).ok();
+        let scope = read_granted(&self.paths, self.trusted).ok();
         let (Some(scope), Ok(agent), Ok(qube)) = (scope, job.agent.parse(), job.qube.parse())
         else {
             return false;

@@ -37,6 +37,7 @@ impl Writer<'_> {
         let bytes = self.host.volumes(destination(&source.qube)).await?;
         let private = bytes.iter().find(|(name, _)| name.as_str() == "private");
         let bytes = private.map_or(0, |(_, info)| info.size);
+        tier::outlasts(&source.qube, birth)?;
         self.bear(source, birth, bytes, settings).await?;
         let id = self.call.id.clone();
         let started = async {
@@ -49,7 +50,9 @@ impl Writer<'_> {
             let caller = view.caller().map_err(refused)?;
             let claim = caller.claim_in_text(&newborn.name, Power::See, view.now());
             let qube = claim.and_then(|claim| claim.manage(found.live)).map_err(refused)?;
-            if !tier::gains_nothing(&qube, &source.qube) {
+            let above = |power| qube.holds(power) && !settings.birth_tier.gives(power);
+            let too_much = Power::ALL.into_iter().any(above);
+            if too_much || !tier::gains_nothing(&qube, &source.qube) {
                 return Err(Fault::Refused {}.into());
             }
             self.step(call::lifecycle::start(newborn.place()), limits::START).await?;

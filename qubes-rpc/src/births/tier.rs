@@ -56,7 +56,7 @@ fn is_restriction(tag: &str) -> bool {
 
 /// What is made would be held until the sandbox ends, so nothing may be made from what is held for
 /// a shorter time.
-fn outlasts(source: &ManagedQube, birth: &Birth) -> Result<(), Fault> {
+pub(super) fn outlasts(source: &ManagedQube, birth: &Birth) -> Result<(), Fault> {
     match (source.until(), birth.until()) {
         (None, _) => Ok(()),
         (Some(source), Some(birth)) if source >= birth => Ok(()),

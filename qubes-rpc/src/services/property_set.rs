@@ -136,12 +136,15 @@ impl Service for PropertySet {
         match (property, value.as_str()) {
             (Settable::Netvm, _) => leaves_the_network(&qube, host).await?,
             (Settable::Template, name) => {
-                let class = host.host.named_in_text(qube.agent(), name, Power::See).await?.1.class;
-                fits_as_template(&qube, &class, host).await?;
+                let (other, found) =
+                    host.host.named_in_text(qube.agent(), name, Power::Shape).await?;
+                gives_no_more(&qube, &other)?;
+                fits_as_template(&qube, &found.class, host).await?;
             }
             (Settable::DefaultDispvm, "") => {}
             (Settable::DefaultDispvm, name) => {
-                drop(host.host.named_in_text(qube.agent(), name, Power::See).await?);
+                let (other, _) = host.host.named_in_text(qube.agent(), name, Power::Shape).await?;
+                gives_no_more(&qube, &other)?;
             }
             (
                 Settable::Label
@@ -174,6 +177,12 @@ async fn leaves_the_network(qube: &ManagedQube, host: Writer<'_>) -> Result<(), 
         return Err(Fault::bad_request(message).into());
     }
     Ok(())
+}
+
+/// What runs from another qube's disk shows it: over this one no more may be held than over that.
+fn gives_no_more(qube: &ManagedQube, other: &ManagedQube) -> Result<(), Fault> {
+    let no_more = Power::ALL.into_iter().all(|power| other.holds(power) || !qube.holds(power));
+    if no_more { Ok(()) } else { Err(Fault::Refused {}) }
 }
 
 /// A template is of the class of the one that it replaces.

@@ -1,7 +1,7 @@
 //! `kill_vm`.
 
 use admin_api::call::{lifecycle, vm::PowerState};
-use contract::{Power, limits};
+use contract::{Fault, Power, limits};
 use policy::ManagedQube;
 use serde::{Deserialize, Serialize};
 
@@ -49,6 +49,10 @@ impl Service for VmKill {
     async fn handle(qube: ManagedQube, _: Request, host: Writer<'_>) -> Result<Response, Error> {
         if host.state(&qube).await? == PowerState::Halted {
             return Ok(Response { state: PowerState::Halted.to_string(), changed: false });
+        }
+        // As for a forced shutdown: nobody outside the scope loses its network by it.
+        if host.serves_strangers(&qube).await? {
+            return Err(Fault::Refused {}.into());
         }
         host.order(lifecycle::kill(destination(&qube)), limits::START).await?;
         // A disposable removes itself, and has no state any more.

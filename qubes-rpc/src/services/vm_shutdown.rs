@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use admin_api::call::vm::PowerState;
 use contract::{Fault, Power, limits};
-use policy::ManagedQube;
+use policy::{Class, ManagedQube};
 use serde::{Deserialize, Serialize};
 use tokio::time::{Instant, sleep};
 
@@ -83,7 +83,15 @@ impl Service for VmShutdown {
         host.shutdown(&qube, request.force).await?;
         let [mut pause, longest] = LOOK;
         loop {
-            let state = host.state(&qube).await?;
+            let state = match host.state(&qube).await {
+                // A disposable removes itself, and has no state any more.
+                Err(Error::Qubesd(admin_api::Error::Exception(_)))
+                    if qube.class() == Class::DispVm =>
+                {
+                    PowerState::Halted
+                }
+                state => state?,
+            };
             if state == PowerState::Halted {
                 return Ok(Response { state: state.to_string(), changed: true });
             }

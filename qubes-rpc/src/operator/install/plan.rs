@@ -165,6 +165,17 @@ impl Places<'_, '_> {
     }
 }
 
+/// The policy of this scope; settings that cannot be used grant nothing.
+fn granted(disk: &Disk<'_>, scope: &Scope, deny: &Goal, now: SystemTime) -> Goal {
+    match read_settings(&Paths::below(disk.at("")), disk.trusted()) {
+        Ok(settings) => {
+            let scope = scope.clone().under(settings.rules());
+            Goal::text(policy::render_policy(&scope, &services::lines(), now))
+        }
+        Err(_) => deny.clone(),
+    }
+}
+
 /// Works out an installation.
 pub(crate) fn plan(disk: &Disk<'_>, wanted: &Wanted<'_>) -> Result<Plan, PlanError> {
     let former = read_receipt(disk)?;
@@ -184,15 +195,8 @@ pub(crate) fn plan(disk: &Disk<'_>, wanted: &Wanted<'_>) -> Result<Plan, PlanErr
     let folders = folders(&mut places, all.chain([POLICY, RECEIPT, expiry::TIMER_LINK]))?;
     let machinery = steps(&mut places, machinery)?;
     let granting = steps(&mut places, granting)?;
-    let services = services::lines();
-    let deny = Goal::text(policy::render_deny_all(&services));
-    let real = if wanted.paused {
-        deny.clone()
-    } else {
-        let rules = read_settings(&Paths::below(disk.at("")), disk.trusted());
-        let rules = rules.map(|settings| settings.rules()).unwrap_or_default();
-        Goal::text(policy::render_policy(&scope.clone().under(rules), &services, wanted.now))
-    };
+    let deny = Goal::text(policy::render_deny_all(&services::lines()));
+    let real = if wanted.paused { deny.clone() } else { granted(disk, &scope, &deny, wanted.now) };
     let policy_differs = places.step(POLICY, real.clone())?.is_some();
     let creates_user = disk.machine().has_systemd()
         && matches!(wanted.program, Program::Copy(_))

@@ -84,9 +84,9 @@ fn write_policy(place: &Place, scope: &Scope, now: SystemTime) -> io::Result<boo
 
 /// Writes the policy that the scope means now, paused or not; whether it was another one.
 pub(crate) fn write_real_policy(place: &Place, scope: &Scope, now: SystemTime) -> io::Result<bool> {
-    // Settings that cannot be used refuse every call, whatever policy says.
-    let rules = read_settings(&place.paths, place.trusted).map(|settings| settings.rules());
-    let scope = scope.clone().under(rules.unwrap_or_default());
+    // Settings that cannot be used grant nothing; some lines of compatibility reach no daemon.
+    let Ok(settings) = read_settings(&place.paths, place.trusted) else { return deny_all(place) };
+    let scope = scope.clone().under(settings.rules());
     write(&place.paths.services_policy(), &render_policy(&scope, &services::lines(), now))
 }
 
