@@ -19,7 +19,7 @@ use crate::{
     host::{Host, destination},
     run::{
         Body, Ended, FileFailure, FileRange, FileRead, FileWrite, FileWritten, Output, OutputGone,
-        Part, Place, RunError, User,
+        Part, Place, Reached, RunError, User,
     },
     service::{Change, Effect, Observe, RunningQube},
     services::command::ParsedCommand,
@@ -126,6 +126,18 @@ impl<E: Effect> Handle<'_, E> {
         let name = qrexec_name(qube);
         let place = Place { qube: &name, user: User::Root, deadline: limits::COMMAND_DEFAULT };
         Ok(self.host.runner.network_state(place, &self.call.gone).await?)
+    }
+
+    /// Has a running qube connect to a port, as its user.
+    pub(crate) async fn reach(
+        self,
+        qube: &ManagedQube,
+        host: &str,
+        port: u16,
+    ) -> Result<Reached, Error> {
+        let name = qrexec_name(qube);
+        let place = Place { qube: &name, user: User::Default, deadline: limits::COMMAND_DEFAULT };
+        Ok(self.host.runner.reach(place, host, port, &self.call.gone).await?)
     }
 
     /// The older program sets no limit; its files come in one piece.

@@ -37,6 +37,7 @@ fn good(entry: &Entry) -> Value {
         "PropertySet" => json!({"property": "label", "value": "blue"}),
         "FeatureSet" => json!({"feature": "x-test", "value": "1"}),
         "EventWatch" => json!({"seconds": 1}),
+        "NetworkDiagnose" => json!({"host": "127.0.0.1", "port": 1}),
         "DeviceList" => json!({"class": "block"}),
         "DeviceAttach" | "DeviceDetach" => {
             json!({"class": "block", "backend_vm": "work", "port": "sda"})

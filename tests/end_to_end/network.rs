@@ -186,3 +186,52 @@ fn network_information_of_a_running_and_of_a_halted_qube() {
         assert!(without["note"].is_string(), "see alone does not look inside");
     });
 }
+
+async fn diagnose(client: &mut McpClient, vm_name: &str, host: &str, port: u32) -> Value {
+    let arguments = json!({"vm_name": vm_name, "host": host, "port": port});
+    ok(client, "diagnose_network", arguments).await
+}
+
+#[test]
+fn a_diagnosis_names_what_stops_a_connection_and_the_call_that_mends_it() {
+    on_host(async |machine| {
+        let mut client = machine.client().await;
+        let found = diagnose(&mut client, "work", "127.0.0.1", 9).await;
+        let direct =
+            json!({"name": "sys-firewall", "state": null, "netvm": null, "in_scope": false});
+        assert_eq!(found["hops"][1], direct, "the direct netvm's name, and no more");
+        assert!(!found.to_string().contains("sys-net"), "{found}");
+        assert_eq!((&found["note"], &found["firewall"][0]["number"]), (&Value::Null, &json!(0)));
+        assert_eq!(found["inside"]["connection"], "refused", "{found}");
+        assert!(found["verdict"].as_str().unwrap().contains("refuses port 9"), "{found}");
+
+        add(&mut client, "drop", "dst4=192.0.2.0/24", Some(0)).await;
+        let found = diagnose(&mut client, "work", "192.0.2.7", 443).await;
+        assert!(
+            found["verdict"].as_str().unwrap().starts_with("Firewall rule 0 of work"),
+            "{found}"
+        );
+        assert_eq!(found["firewall"][0]["later"], 1, "{found}");
+        let next = &found["next"];
+        assert_eq!(next["tool"], "firewall_add", "{found}");
+        let mended = ok(&mut client, "firewall_add", next["arguments"].clone()).await;
+        assert_eq!((&mended["number"], &mended["shadowed_by"]), (&json!(0), &Value::Null));
+        let found = diagnose(&mut client, "work", "192.0.2.7", 443).await;
+        assert_eq!(found["firewall"][0]["action"], "accept", "{found}");
+
+        let found = diagnose(&mut client, "dev", "example.org", 443).await;
+        let next = json!({"tool": "start_vm", "arguments": {"vm_name": "dev"}});
+        assert_eq!((&found["next"], &found["inside"]), (&next, &Value::Null), "{found}");
+        assert!(found["verdict"].as_str().unwrap().contains("Halted"), "{found}");
+        assert_eq!(found["firewall"][0]["address"], Value::Null, "{found}");
+        let found = diagnose(&mut client, "test", "example.org", 443).await;
+        assert_eq!((&found["next"], &found["inside"]), (&Value::Null, &Value::Null), "{found}");
+
+        for (host, port) in [("$(id)", 1), ("a b", 1), ("-x", 1), ("example.org", 0)] {
+            let arguments = json!({"vm_name": "work", "host": host, "port": port});
+            error(&mut client, "diagnose_network", arguments).await;
+        }
+        let foreign = json!({"vm_name": "vault", "host": "example.org", "port": 1});
+        error(&mut client, "diagnose_network", foreign).await;
+    });
+}

@@ -39,6 +39,7 @@ mod job;
 mod list;
 mod marker;
 mod network;
+mod reach;
 mod read;
 mod runner;
 mod search;
@@ -55,6 +56,7 @@ pub use list::{DirectoryEntry, DirectoryList, DirectoryListing, fuzz_directory_r
 pub(crate) use marker::Token;
 pub use marker::fuzz_markers;
 pub use network::{Part, PartName};
+pub use reach::Reached;
 pub use read::{FileRange, FileRead};
 pub use runner::Runner;
 pub use search::{FileSearch, Found, FoundLine, fuzz_found_lines};

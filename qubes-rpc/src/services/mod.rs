@@ -17,6 +17,7 @@ pub mod file_fetch;
 pub mod file_list;
 pub mod file_search;
 pub mod firewall_add;
+pub mod firewall_decision;
 pub mod firewall_list;
 pub mod firewall_remove;
 pub mod job_list;
@@ -38,6 +39,8 @@ pub mod vm_write_file;
 pub(crate) mod command;
 mod file_path;
 pub mod network;
+pub mod network_diagnose;
+mod network_verdict;
 pub mod pool_stats;
 pub mod rules;
 pub mod scope_watch;
@@ -78,6 +81,7 @@ pub const SERVICES: &[Entry] = &[
     Entry::of::<firewall_add::FirewallAdd>(),
     Entry::of::<firewall_remove::FirewallRemove>(),
     Entry::of::<connect_tcp_policy::ConnectTcpPolicy>(),
+    Entry::of::<network_diagnose::NetworkDiagnose>(),
     Entry::of::<vm_kill::VmKill>(),
     Entry::of::<vm_pause::VmPause>(),
     Entry::of::<vm_unpause::VmUnpause>(),

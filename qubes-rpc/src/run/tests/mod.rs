@@ -8,6 +8,7 @@ mod lists;
 mod network;
 mod pieces;
 mod qrexec;
+mod reach;
 
 use std::{fs, os::unix::fs::PermissionsExt, path::Path, time::Duration};
 
