@@ -30,7 +30,7 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Show every tool on a fresh host, called by a real MCP client.
+    /// Tell a story of tool calls on a fresh host, made by a real MCP client.
     Demo,
     /// Serve MCP on standard input and output, against a fresh host that vanishes at the end.
     Mcp {

@@ -1,14 +1,16 @@
-//! `salt-bridge-sim demo`: every tool, called by a real MCP client through the real agent, qrexec
-//! policy and daemon, on a fresh host.
+//! `salt-bridge-sim demo`: a story of tools, called by a real MCP client through the real agent,
+//! qrexec policy and daemon, on a fresh host.
 
+mod shown;
 mod story;
 
-use std::{collections::BTreeMap, io::Write as _, process::ExitCode};
+use std::{io::Write as _, process::ExitCode};
 
 use rmcp::model::CallToolResult;
 use serde_json::{Map, Value};
 
 use crate::{Era, Host, HostError, McpClient, McpError};
+use shown::Shown;
 
 /// The operator's file of the demo.
 pub(crate) const SCOPE: &str = "\
@@ -19,7 +21,7 @@ test        see,lifecycle,net
 @tag:ai-managed
 ";
 
-/// Shows every tool on this host: success when each did what the story says.
+/// Tells the story on this host: success when every tool of it is there and did what it says.
 pub fn run(host: &Host) -> Result<ExitCode, HostError> {
     host.set_scope(SCOPE)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -28,10 +30,7 @@ pub fn run(host: &Host) -> Result<ExitCode, HostError> {
         .map_err(HostError::Runtime)?;
     tokio::task::LocalSet::new().block_on(&runtime, async {
         let told = match Demo::start(host).await {
-            Ok(mut demo) => match story::tell(&mut demo).await {
-                Ok(()) => demo.conclude().await,
-                Err(error) => Err(error),
-            },
+            Ok(mut demo) => story::tell(&mut demo).await.map(|()| demo.conclude()),
             Err(error) => Err(error),
         };
         Ok(match told {
@@ -50,6 +49,12 @@ pub(crate) enum DemoError {
     /// The client got no answer.
     #[error(transparent)]
     Mcp(#[from] McpError),
+    /// The story needs a tool that the agent does not offer.
+    #[error("the agent offers no tool {tool:?}")]
+    NotOffered {
+        /// The tool.
+        tool: String,
+    },
     /// The answer is not the one that the story promises.
     #[error("{what}; the answer was {answer}")]
     Surprise {
@@ -63,7 +68,7 @@ pub(crate) enum DemoError {
 /// The client, and what it saw.
 pub(crate) struct Demo {
     client: McpClient,
-    seen: BTreeMap<String, Vec<&'static str>>,
+    shown: Shown,
 }
 
 fn say(text: &str) {
@@ -83,7 +88,9 @@ impl Demo {
             say(&format!("    {line}"));
         }
         let client = McpClient::start(host, Era::Modern).await?;
-        Ok(Self { client, seen: BTreeMap::new() })
+        let offered = client.tools().await?.into_iter().map(|tool| tool.name.into_owned());
+        let shown = Shown::new(offered);
+        Ok(Self { client, shown })
     }
 
     /// Begins a chapter.
@@ -104,8 +111,8 @@ impl Demo {
         what: &'static str,
         promise: impl FnOnce(&Answer) -> bool,
     ) -> Result<Answer, DemoError> {
-        let shown = shorten(&arguments.to_string());
-        say(&format!("\n> {tool} {shown}"));
+        say(&format!("\n> {tool} {}", shorten(&arguments.to_string())));
+        let row = self.shown.row(tool)?;
         let arguments: Map<String, Value> = arguments.as_object().cloned().unwrap_or_default();
         let answer = Answer::of(self.client.call(tool, arguments).await?);
         let mark = if answer.is_error { "error" } else { "result" };
@@ -114,26 +121,18 @@ impl Demo {
             return Err(DemoError::Surprise { what, answer: answer.text() });
         }
         say(&format!("  ok: {what}"));
-        self.seen.entry(tool.to_owned()).or_default().push(what);
+        row.push(what);
         Ok(answer)
     }
 
     /// The table of tools, and what the story showed of each.
-    async fn conclude(self) -> Result<(), DemoError> {
+    fn conclude(&self) {
         say("\nTool                 shown");
-        for tool in self.client.tools().await? {
-            let Some(seen) = self.seen.get(tool.name.as_ref()) else {
-                say(&format!("{:<20} (not in this story)", tool.name));
-                continue;
-            };
-            for (row, what) in seen.iter().enumerate() {
-                let name = if row == 0 { tool.name.as_ref() } else { "" };
-                say(&format!("{name:<20} {what}"));
-            }
+        for line in self.shown.lines() {
+            say(&line);
         }
         say("\nEverything did what it should. To use this host from Claude Code:");
         say("    claude mcp add salt-bridge -- salt-bridge-sim mcp");
-        Ok(())
     }
 }
 
