@@ -23,6 +23,7 @@ use tokio::{
 use super::*;
 use crate::{
     arguments::Request,
+    catalogue::{Named, Tools},
     qrexec::{Address, Qrexec},
     reply::Reply,
     stdio,
@@ -709,4 +710,46 @@ async fn older_revisions_are_spoken_as_they_were() {
 #[test]
 fn the_instructions_fit_what_clients_show() {
     assert!(INSTRUCTIONS.len() < 2048, "{}", INSTRUCTIONS.len());
+}
+
+#[test]
+fn the_instructions_name_tools_and_fields_that_there_are() {
+    let tools = Tools::compiled().unwrap();
+    let word = |c: char| !(c.is_ascii_alphanumeric() || c == '_');
+    let named: Vec<_> = INSTRUCTIONS.split(word).filter(|word| word.contains('_')).collect();
+    for name in &named {
+        let field = match *name {
+            "exit_code" => "exec_in_vm",
+            "wait_seconds" => "job_output",
+            tool => {
+                assert!(tools.by_tool(tool).is_some(), "there is no tool {tool}");
+                continue;
+            }
+        };
+        let Some(Named::One(row)) = tools.by_tool(field) else { panic!("{field}") };
+        let schemas = json!([row.tool.input_schema, row.tool.output_schema]);
+        let has = |at: usize| schemas[at]["properties"].get(name).is_some();
+        assert!(has(0) || has(1), "{field} has no {name}");
+    }
+    for tool in [
+        "list_vms",
+        "exec_in_vms",
+        "start_job",
+        "job_output",
+        "search_in_vm",
+        "edit_file_in_vm",
+        "copy_between_vms",
+        "create_vm",
+        "run_in_disposable",
+    ] {
+        assert!(named.contains(&tool), "{tool} is not mentioned");
+    }
+}
+
+#[test]
+fn the_instructions_begin_with_what_one_would_search_for() {
+    let begin = INSTRUCTIONS.split("\n\n").next().unwrap();
+    for word in ["Qubes OS", "VMs", "exec", "jobs", "files", "firewall", "sandbox", "disposables"] {
+        assert!(begin.contains(word), "{word}");
+    }
 }
