@@ -302,7 +302,6 @@ impl Qubesd {
                  netvm default=True type=vm sys-firewall\n\
                  provides_network default=True type=bool False\n"
                 .into(),
-            "admin.vm.property.Get" if argument == "netvm" => "default=True type=vm ".into(),
             "admin.vm.property.Get" if argument == "guivm" => "default=True type=vm dom0".into(),
             "admin.vm.feature.Get" if argument == "tag-created-vm-with" => "ai-managed".into(),
             "admin.vm.property.Get" if argument == "label" => {

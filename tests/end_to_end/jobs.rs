@@ -101,7 +101,7 @@ fn a_job_ends_with_its_grant_and_with_a_pause() {
         std::fs::write(paused.join("paused"), "{}").unwrap();
         until("it was stopped", || !runs(machine, "work"));
         std::fs::remove_file(paused.join("paused")).unwrap();
-        let result = ok(&mut client, "job_output", read("work", &handle, 0, 0)).await;
+        let result = ok(&mut client, "job_output", read("work", &handle, 0, 30)).await;
         assert_eq!((&result["state"], &result["stopped"]), (&json!("ended"), &json!(true)));
     });
 }

@@ -1,9 +1,9 @@
 //! Firewall rules and ConnectTCP policy, with the files in dom0 that they end up in.
 
-use salt_bridge_sim::McpClient;
+use salt_bridge_sim::{McpClient, Population};
 use serde_json::{Value, json};
 
-use super::machine::{ERAS, error, ok, on_host};
+use super::machine::{ERAS, error, ok, on_host, on_host_with};
 
 const TCP_POLICY: &str = "etc/qubes/policy.d/30-salt-bridge-tcp.policy";
 
@@ -233,5 +233,20 @@ fn a_diagnosis_names_what_stops_a_connection_and_the_call_that_mends_it() {
         }
         let foreign = json!({"vm_name": "vault", "host": "example.org", "port": 1});
         error(&mut client, "diagnose_network", foreign).await;
+    });
+}
+
+#[test]
+fn a_chain_is_walked_through_netvms_in_scope_and_ends_behind_them() {
+    let scope = "@agent salt-bridge\ndev see\nsys-firewall see,lifecycle\n";
+    on_host_with(scope, Population::default(), async |machine| {
+        let mut client = machine.client().await;
+        let found = diagnose(&mut client, "dev", "example.org", 443).await;
+        let hops = json!([
+            {"name": "dev", "state": "Halted", "netvm": "sys-firewall", "in_scope": true},
+            {"name": "sys-firewall", "state": "Running", "netvm": "sys-net", "in_scope": true},
+            {"name": "sys-net", "state": null, "netvm": null, "in_scope": false},
+        ]);
+        assert_eq!((&found["hops"], &found["next"]), (&hops, &Value::Null), "{found}");
     });
 }

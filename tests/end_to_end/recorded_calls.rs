@@ -26,7 +26,7 @@ enum Here {
     Table(&'static str),
     /// One line that begins with `ERROR: `, with exit code 0.
     Error,
-    /// The recorded text, and the exit code below it.
+    /// The recorded lines, in the order in which the two streams came, and the exit code below.
     CodeBelow,
     /// The recorded text without its last line.
     WithoutLastLine,
@@ -73,7 +73,8 @@ const DIFFERENCES: [Difference; 11] = [
     (
         &["exec exit code"],
         Here::CodeBelow,
-        "A socket service has no exit code, so it is told as the older client itself shows it.",
+        "A socket service has no exit code, so it is told as the older client itself shows it. The two \
+         streams of a command come apart, so that what is written to both at once may change places.",
     ),
     (
         &[
@@ -186,7 +187,16 @@ fn matches(recorded: &Recorded, told: &Told, here: Option<Here>) -> bool {
     let text = match here {
         Here::Text(text) | Here::Table(text) => told.stdout == text,
         Here::Error => told.stdout.starts_with("ERROR: ") && told.stdout.lines().count() == 1,
-        Here::CodeBelow => same(&format!("{}\nEXIT CODE: {}", recorded.stdout, recorded.exit_code)),
+        Here::CodeBelow => {
+            let sorted = |text: &str| {
+                let mut lines: Vec<_> = text.lines().map(str::to_owned).collect();
+                lines.sort();
+                lines
+            };
+            let code = format!("\nEXIT CODE: {}", recorded.exit_code);
+            let above = told.stdout.strip_suffix(&code);
+            above.is_some_and(|above| sorted(above) == sorted(&recorded.stdout))
+        }
         Here::WithoutLastLine => {
             let whole = recorded.stdout.trim_end_matches('\n');
             whole.rsplit_once('\n').is_some_and(|(lines, _)| same(&format!("{lines}\n")))
