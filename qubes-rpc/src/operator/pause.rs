@@ -131,6 +131,20 @@ pub(crate) fn pause(asked: &Pause, place: &Place) -> Result<ExitCode, OperatorEr
     Ok(ExitCode::SUCCESS)
 }
 
+/// Refuses every call from now on, and stops all jobs: nothing new can begin meanwhile. What refuses
+/// is the file of a pause, which `resume` or the end of an uninstallation takes away.
+pub(crate) fn stop_everything(place: &Place) -> Result<(), OperatorError> {
+    if !is_paused(&place.paths) {
+        let mut paused = Paused { since: now_with_milliseconds(), ..Paused::default() };
+        write(place, &mut paused, &TcpRules::default())
+            .map_err(|error| PauseError::Write("/etc/salt-bridge/paused", error))?;
+    }
+    if !wait_for_calls(place).map_err(|error| PauseError::Write("the lock of calls", error))? {
+        return Err(PauseError::UnderWay.into());
+    }
+    jobs::stop_ended(place).map(drop)
+}
+
 /// Resumes.
 pub(crate) fn resume(asked: &Resume, place: &Place) -> Result<ExitCode, OperatorError> {
     use PauseError as E;

@@ -49,7 +49,7 @@ use self::{
     view::{Outcome, render_plan},
 };
 use super::{
-    OperatorError, Place,
+    OperatorError, Place, pause,
     scope::Lock,
     shown::{show_json, show_text},
 };
@@ -242,6 +242,8 @@ pub(crate) fn uninstall(asked: &Uninstall, place: &Place) -> Result<ExitCode, Op
         show_text(&receipt.paths.iter().rev().map(render_undo).collect::<String>())?;
     }
     agree(asked.yes || asked.json)?;
+    // The ledger goes too, so this is the last moment at which a job can be found.
+    pause::stop_everything(place)?;
     undo::uninstall(&disk, &receipt, Waiting::Done).map_err(InstallError::from)?;
     done(true, "Done. What stays is the audit in /var/log/salt-bridge.\n")
 }
