@@ -7,7 +7,8 @@
 #   bash sb-install.sh <agent-vm> <target-vm>[:powers] [...]
 set -euo pipefail
 
-most_bytes=$((16 * 1024 * 1024))
+# A build for debugging, with its line numbers, fits; an endless answer does not fill dom0.
+most_bytes=$((128 * 1024 * 1024))
 
 usage() {
   cat >&2 <<'USAGE'

@@ -347,12 +347,12 @@ mod tests {
             fs::write(&path, content).unwrap();
             path
         };
-        let mut large = b"\x7fELF".to_vec();
-        large.resize((16 << 20) + 1, 0);
+        let large = file("large", b"\x7fELF");
+        fs::File::options().write(true).open(&large).unwrap().set_len((128 << 20) + 1).unwrap();
         for (program, reason) in [
             (file("empty", b""), "empty"),
             (file("script", b"#!/bin/sh\n"), "no program"),
-            (file("large", &large), "larger"),
+            (large, "larger"),
             (folder.path().join("missing"), "cannot read"),
         ] {
             let (output, log) = script(&program, &["salt-bridge", "work"]);
