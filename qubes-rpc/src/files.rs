@@ -6,27 +6,15 @@ use tokio::time::timeout;
 
 use crate::{
     error::Error,
-    handle::{Handle, Sink, Writer, qrexec_name},
+    handle::{Handle, Writer, qrexec_name},
     run::{
         Body, DirectoryList, DirectoryListing, DirectoryMake, FileFailure, FileMove, FileRange,
-        FileRead, FileSearch, FileWrite, FileWritten, Found, Output, OutputGone, Place, User,
+        FileSearch, FileWrite, FileWritten, Found, Output, OutputGone, Place, User,
     },
     service::{Effect, RunningQube},
 };
 
 impl<E: Effect> Handle<'_, E> {
-    /// Sends a range of any length to the caller as the main stream, for as long as a command may take.
-    pub(crate) async fn fetch_file(
-        self,
-        on: &RunningQube,
-        range: FileRange<'_>,
-    ) -> Result<FileRead, FileFailure> {
-        let RunningQube(qube) = on;
-        let name = qrexec_name(qube);
-        let place = Place { qube: &name, user: User::Default, deadline: self.host.ceiling };
-        self.host.runner.read_file(place, range, &mut Sink(self.call), self.gone()).await
-    }
-
     /// Part of what a directory holds.
     pub(crate) async fn list_directory(
         self,

@@ -8,7 +8,7 @@ use admin_api::{
 };
 use bytes::Bytes;
 use contract::{Stream, limits};
-use policy::ManagedQube;
+use policy::{Class, ManagedQube};
 use tokio::net::unix::OwnedWriteHalf;
 use tokio_util::sync::CancellationToken;
 
@@ -113,10 +113,11 @@ impl<E: Effect> Handle<'_, E> {
         self,
         on: &RunningQube,
         range: FileRange<'_>,
+        deadline: Duration,
     ) -> Result<FileRead, FileFailure> {
         let RunningQube(qube) = on;
         let name = qrexec_name(qube);
-        let place = Place { qube: &name, user: User::Default, deadline: self.file_deadline() };
+        let place = Place { qube: &name, user: User::Default, deadline };
         let mut sink = Sink(self.call);
         self.host.runner.read_file(place, range, &mut sink, &self.call.gone).await
     }
@@ -141,7 +142,7 @@ impl<E: Effect> Handle<'_, E> {
     }
 
     /// The older program sets no limit; its files come in one piece.
-    fn file_deadline(self) -> Duration {
+    pub(crate) fn file_deadline(self) -> Duration {
         if self.is_plain() { self.host.ceiling } else { limits::FILE }
     }
 }
@@ -154,6 +155,19 @@ impl<E: Effect> Handle<'_, E> {
 }
 
 impl Writer<'_> {
+    /// The power state of a qube that was told to stop: a disposable removes itself then, and one
+    /// that is gone has halted.
+    pub(crate) async fn state_when_stopped(self, qube: &ManagedQube) -> Result<PowerState, Error> {
+        match self.state(qube).await {
+            Err(Error::Qubesd(admin_api::Error::Exception(_) | admin_api::Error::Empty))
+                if qube.class() == Class::DispVm =>
+            {
+                Ok(PowerState::Halted)
+            }
+            state => state,
+        }
+    }
+
     /// Has qubesd do something to a qube that was admitted.
     pub(crate) async fn order<T>(
         self,

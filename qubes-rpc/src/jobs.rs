@@ -9,7 +9,7 @@ use admin_api::{
 use bytes::Bytes;
 use contract::{Fault, Power, Stream, limits};
 use futures_util::{StreamExt, stream};
-use policy::{Address, ManagedQube};
+use policy::{Address, ManagedQube, Scope};
 use tokio::time::{Instant, sleep};
 
 use crate::{
@@ -235,18 +235,24 @@ pub(crate) enum Standing {
     Unknown,
 }
 
+/// What a job rests on in this scope.
+fn claim_in(scope: &Scope, job: &Job, now: SystemTime) -> Option<policy::Claim> {
+    let (agent, qube) = (job.agent.parse().ok()?, job.qube.parse().ok()?);
+    let caller = scope.caller(&agent).ok()?;
+    [Address::Argument, Address::Target]
+        .into_iter()
+        .find_map(|address| caller.claim(address, &qube, job.power(), now).ok())
+}
+
 impl Host {
     /// Whether the operator's file, and so far as asked qubesd, still allows a job.
     fn claim(&self, job: &Job, now: SystemTime) -> Option<policy::Claim> {
-        if is_paused(&self.paths) {
-            return None;
-        }
-        let scope = read_granted(&self.paths, self.trusted).ok()?;
-        let (agent, qube) = (job.agent.parse().ok()?, job.qube.parse().ok()?);
-        let caller = scope.caller(&agent).ok()?;
-        [Address::Argument, Address::Target]
-            .into_iter()
-            .find_map(|address| caller.claim(address, &qube, job.power(), now).ok())
+        claim_in(&self.granted()?, job, now)
+    }
+
+    /// What jobs may rest on now; nothing while everything is paused.
+    fn granted(&self) -> Option<Scope> {
+        if is_paused(&self.paths) { None } else { read_granted(&self.paths, self.trusted).ok() }
     }
 
     /// Whether the power that a job rests on is held without a question.
@@ -413,8 +419,10 @@ impl Host {
         loop {
             let open = self.ledger.open();
             let due = looked.is_none_or(|last| last.elapsed() >= limits::JOB_STATES);
-            let ended = open.iter().any(|job| self.claim(job, SystemTime::now()).is_none());
-            if !open.is_empty() && (due || ended) {
+            // The files are read once for all jobs.
+            let granted = if open.is_empty() { None } else { self.granted() };
+            let rests = |job: &Job| claim_in(granted.as_ref()?, job, SystemTime::now());
+            if !open.is_empty() && (due || open.iter().any(|job| rests(job).is_none())) {
                 for stopped in self.stop_ended_jobs().await {
                     journal::say(&match stopped {
                         Ok(what) => format!("stopped, since its grant has ended: {what}"),

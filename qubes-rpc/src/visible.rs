@@ -10,7 +10,7 @@ use admin_api::{
         vm::{ListedQube, PowerState},
     },
 };
-use contract::{Power, limits};
+use contract::{Fault, Power, limits};
 use futures_util::{StreamExt, TryStreamExt, stream};
 use policy::ManagedQube;
 
@@ -71,8 +71,13 @@ impl<E: Effect> Handle<'_, E> {
         Ok(all.into_iter().filter_map(|line| line.qube().map(|name| (name, Some(line)))).collect())
     }
 
+    /// Refuses what would cut a qube outside the agent's scope off its network.
+    pub(crate) async fn spare_strangers(self, qube: &ManagedQube) -> Result<(), Error> {
+        if self.serves_strangers(qube).await? { Err(Fault::Refused {}.into()) } else { Ok(()) }
+    }
+
     /// Whether a running qube outside the agent's scope gets its network from this one.
-    pub(crate) async fn serves_strangers(self, qube: &ManagedQube) -> Result<bool, Error> {
+    async fn serves_strangers(self, qube: &ManagedQube) -> Result<bool, Error> {
         let provides = self.properties(qube).await?.into_iter().any(|(name, value)| {
             name == "provides_network" && value == PropertyValue::Bool(Some(true))
         });

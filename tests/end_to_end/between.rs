@@ -5,7 +5,7 @@ use std::{fs, os::unix::fs::MetadataExt as _, path::Path};
 use salt_bridge_sim::{McpClient, Population, Resident};
 use serde_json::{Value, json};
 
-use super::machine::{SCOPE, error, ok, on_host, on_host_with, until};
+use super::machine::{SCOPE, becomes, error, ok, on_host, on_host_with, until};
 
 /// No copy leaves anything of its own in a folder.
 fn names(folder: &Path) -> Vec<String> {
@@ -190,11 +190,7 @@ fn a_copy_whose_caller_is_gone_leaves_nothing_in_either_qube() {
         {
             let arguments = super::machine::object(copy);
             let call = client.call("copy_between_vms", arguments);
-            let begun = async {
-                while names(&place).is_empty() {
-                    tokio::time::sleep(std::time::Duration::from_millis(20)).await;
-                }
-            };
+            let begun = becomes(|| !names(&place).is_empty());
             tokio::select! { _ = call => panic!("60 GB were copied"), () = begun => {} }
         }
         drop(client);

@@ -48,7 +48,10 @@ pub(crate) fn kill_and_restart(host: &Host) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{machine::until, sandbox::on_sandbox};
+    use crate::{
+        machine::{becomes, until},
+        sandbox::on_sandbox,
+    };
     use salt_bridge_sim::{Population, Resident};
     use serde_json::json;
 
@@ -100,12 +103,9 @@ mod tests {
                         for step in 0.. {
                             host.hold_call(step, done);
                             let mut call = std::pin::pin!(call(host, service, None, &args));
-                            let ended = loop {
-                                let tick = tokio::time::sleep(std::time::Duration::from_millis(2));
-                                tokio::select! {
-                                    ended = &mut call => break Some(ended),
-                                    () = tick => if host.is_holding() { break None },
-                                }
+                            let ended = tokio::select! {
+                                ended = &mut call => Some(ended),
+                                () = becomes(|| host.is_holding()) => None,
                             };
                             let whole = ended.is_some();
                             if let Some(ended) = ended {

@@ -67,6 +67,13 @@ pub(crate) fn until(what: &str, mut is_so: impl FnMut() -> bool) {
     }
 }
 
+/// The same beside other work of the one thread; whoever waits sets the limit.
+pub(crate) async fn becomes(mut is_so: impl FnMut() -> bool) {
+    while !is_so() {
+        tokio::task::yield_now().await;
+    }
+}
+
 /// The arguments of a call.
 pub(crate) fn object(value: Value) -> Map<String, Value> {
     let Value::Object(object) = value else { panic!("not an object: {value}") };

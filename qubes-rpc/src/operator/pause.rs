@@ -114,11 +114,7 @@ pub(crate) fn pause(asked: &Pause, place: &Place) -> Result<ExitCode, OperatorEr
         write(place, &mut paused, &rules)
             .map_err(|error| E::Write("/etc/salt-bridge/paused", error))?;
     }
-    if !wait_for_calls(place).map_err(|error| E::Write("the lock of calls", error))? {
-        return Err(E::UnderWay.into());
-    }
-    // Only now can no call start another.
-    jobs::stop_ended(place)?;
+    end_everything(place)?;
     if asked.json {
         shown::show_json(&serde_json::json!({ "paused": true, "since": paused.since }))?;
     } else {
@@ -139,6 +135,11 @@ pub(crate) fn stop_everything(place: &Place) -> Result<(), OperatorError> {
         write(place, &mut paused, &TcpRules::default())
             .map_err(|error| PauseError::Write("/etc/salt-bridge/paused", error))?;
     }
+    end_everything(place)
+}
+
+/// Waits for the calls under way, and stops the jobs: only then can no call start another.
+fn end_everything(place: &Place) -> Result<(), OperatorError> {
     if !wait_for_calls(place).map_err(|error| PauseError::Write("the lock of calls", error))? {
         return Err(PauseError::UnderWay.into());
     }

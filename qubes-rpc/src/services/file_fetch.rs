@@ -96,8 +96,9 @@ impl Service for FileFetch {
         let Request { offset, length, sha256: digest, .. } = request;
         let path = FilePath::parse(&request.file_path, request.file_path_base64.as_deref())?;
         let range = FileRange { path: path.as_bytes(), offset, length, digest, watch: true };
-        let read =
-            host.fetch_file(&on, range).await.map_err(|failure| file_error(failure, "read"))?;
+        // Of any length, so for as long as a command may take.
+        let read = host.read_file(&on, range, host.host.ceiling).await;
+        let read = read.map_err(|failure| file_error(failure, "read"))?;
         Ok(Response {
             size: read.size,
             regular: read.regular,

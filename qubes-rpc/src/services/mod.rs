@@ -51,10 +51,15 @@ pub mod vm_pause;
 pub mod vm_remove;
 pub mod vm_unpause;
 
-use contract::SERVICE_PREFIX;
-use policy::ServiceLine;
+use std::time::SystemTime;
 
-use crate::service::Entry;
+use contract::SERVICE_PREFIX;
+use policy::{Scope, ServiceLine};
+
+use crate::{
+    service::Entry,
+    settings::{Sandbox, SettingsError},
+};
 
 /// Every service, in the order in which they are shown.
 pub const SERVICES: &[Entry] = &[
@@ -107,6 +112,21 @@ pub fn lines() -> Vec<ServiceLine<'static>> {
         .iter()
         .map(|entry| ServiceLine { name: entry.name, power: entry.power, aim: entry.aim })
         .collect()
+}
+
+/// The policy that a scope means now under the operator's settings. Settings that cannot be used
+/// grant nothing: some lines for other clients reach no daemon that could refuse.
+pub(crate) fn render_granted(
+    scope: &Scope,
+    settings: Result<Sandbox, SettingsError>,
+    now: SystemTime,
+) -> String {
+    match settings {
+        Ok(settings) => {
+            policy::render_policy(&scope.clone().under(settings.rules()), &lines(), now)
+        }
+        Err(_) => policy::render_deny_all(&lines()),
+    }
 }
 
 /// The names of all services, as qrexec knows them.

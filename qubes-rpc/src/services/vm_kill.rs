@@ -1,7 +1,7 @@
 //! `kill_vm`.
 
 use admin_api::call::{lifecycle, vm::PowerState};
-use contract::{Fault, Power, limits};
+use contract::{Power, limits};
 use policy::ManagedQube;
 use serde::{Deserialize, Serialize};
 
@@ -50,13 +50,9 @@ impl Service for VmKill {
         if host.state(&qube).await? == PowerState::Halted {
             return Ok(Response { state: PowerState::Halted.to_string(), changed: false });
         }
-        // As for a forced shutdown: nobody outside the scope loses its network by it.
-        if host.serves_strangers(&qube).await? {
-            return Err(Fault::Refused {}.into());
-        }
+        host.spare_strangers(&qube).await?;
         host.order(lifecycle::kill(destination(&qube)), limits::START).await?;
-        // A disposable removes itself, and has no state any more.
-        let state = host.state(&qube).await.unwrap_or(PowerState::Halted);
+        let state = host.state_when_stopped(&qube).await?;
         Ok(Response { state: state.to_string(), changed: true })
     }
 }

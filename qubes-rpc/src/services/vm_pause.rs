@@ -54,10 +54,7 @@ impl Service for VmPause {
         if state != PowerState::Running {
             return Err(Fault::NotRunning { state: state.to_string() }.into());
         }
-        // As for a forced shutdown: nobody outside the scope loses its network by it.
-        if host.serves_strangers(&qube).await? {
-            return Err(Fault::Refused {}.into());
-        }
+        host.spare_strangers(&qube).await?;
         host.order(lifecycle::pause(destination(&qube)), limits::QUBESD).await?;
         Ok(Response { state: host.state(&qube).await?.to_string(), changed: true })
     }

@@ -93,8 +93,8 @@ impl Service for VmReadFile {
         };
         let (path, offset) = (path.as_bytes(), request.offset);
         let range = FileRange { path, offset, length, digest: false, watch: false };
-        let read =
-            host.read_file(&on, range).await.map_err(|failure| file_error(failure, "read"))?;
+        let read = host.read_file(&on, range, host.file_deadline()).await;
+        let read = read.map_err(|failure| file_error(failure, "read"))?;
         Ok(Response { size: read.size, offset: request.offset, eof: read.eof })
     }
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use admin_api::call::vm::PowerState;
 use contract::{Fault, Power, limits};
-use policy::{Class, ManagedQube};
+use policy::ManagedQube;
 use serde::{Deserialize, Serialize};
 use tokio::time::{Instant, sleep};
 
@@ -77,21 +77,13 @@ impl Service for VmShutdown {
         if host.state(&qube).await? == PowerState::Halted {
             return Ok(Response { state: PowerState::Halted.to_string(), changed: false });
         }
-        if request.force && host.serves_strangers(&qube).await? {
-            return Err(Fault::Refused {}.into());
+        if request.force {
+            host.spare_strangers(&qube).await?;
         }
         host.shutdown(&qube, request.force).await?;
         let [mut pause, longest] = LOOK;
         loop {
-            let state = match host.state(&qube).await {
-                // A disposable removes itself, and has no state any more.
-                Err(Error::Qubesd(admin_api::Error::Exception(_)))
-                    if qube.class() == Class::DispVm =>
-                {
-                    PowerState::Halted
-                }
-                state => state?,
-            };
+            let state = host.state_when_stopped(&qube).await?;
             if state == PowerState::Halted {
                 return Ok(Response { state: state.to_string(), changed: true });
             }

@@ -165,17 +165,6 @@ impl Places<'_, '_> {
     }
 }
 
-/// The policy of this scope; settings that cannot be used grant nothing.
-fn granted(disk: &Disk<'_>, scope: &Scope, deny: &Goal, now: SystemTime) -> Goal {
-    match read_settings(&Paths::below(disk.at("")), disk.trusted()) {
-        Ok(settings) => {
-            let scope = scope.clone().under(settings.rules());
-            Goal::text(policy::render_policy(&scope, &services::lines(), now))
-        }
-        Err(_) => deny.clone(),
-    }
-}
-
 /// Works out an installation.
 pub(crate) fn plan(disk: &Disk<'_>, wanted: &Wanted<'_>) -> Result<Plan, PlanError> {
     let former = read_receipt(disk)?;
@@ -196,7 +185,12 @@ pub(crate) fn plan(disk: &Disk<'_>, wanted: &Wanted<'_>) -> Result<Plan, PlanErr
     let machinery = steps(&mut places, machinery)?;
     let granting = steps(&mut places, granting)?;
     let deny = Goal::text(policy::render_deny_all(&services::lines()));
-    let real = if wanted.paused { deny.clone() } else { granted(disk, &scope, &deny, wanted.now) };
+    let real = if wanted.paused {
+        deny.clone()
+    } else {
+        let settings = read_settings(&Paths::below(disk.at("")), disk.trusted());
+        Goal::text(services::render_granted(&scope, settings, wanted.now))
+    };
     let policy_differs = places.step(POLICY, real.clone())?.is_some();
     let creates_user = disk.machine().has_systemd()
         && matches!(wanted.program, Program::Copy(_))

@@ -2,7 +2,7 @@
 
 use std::{fs, fs::File, io, path::Path, time::SystemTime};
 
-use policy::{Scope, TcpRule, render_deny_all, render_policy};
+use policy::{Scope, TcpRule, render_deny_all};
 use rustix::fs::{FlockOperation, flock};
 use serde::Serialize;
 
@@ -84,10 +84,8 @@ fn write_policy(place: &Place, scope: &Scope, now: SystemTime) -> io::Result<boo
 
 /// Writes the policy that the scope means now, paused or not; whether it was another one.
 pub(crate) fn write_real_policy(place: &Place, scope: &Scope, now: SystemTime) -> io::Result<bool> {
-    // Settings that cannot be used grant nothing; some lines of compatibility reach no daemon.
-    let Ok(settings) = read_settings(&place.paths, place.trusted) else { return deny_all(place) };
-    let scope = scope.clone().under(settings.rules());
-    write(&place.paths.services_policy(), &render_policy(&scope, &services::lines(), now))
+    let settings = read_settings(&place.paths, place.trusted);
+    write(&place.paths.services_policy(), &services::render_granted(scope, settings, now))
 }
 
 /// Writes the policy that denies everything; whether it was another one.
