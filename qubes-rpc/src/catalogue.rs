@@ -1,7 +1,7 @@
 //! The table as the agent's side and the documents see it. Only where schemas are wanted.
 
 use contract::{
-    Aim, ByteField, Catalogue, SERVICE_PREFIX, Spec, WIRE_VERSION, limits, spec::BodyField,
+    Aim, ByteField, Catalogue, Power, SERVICE_PREFIX, Spec, WIRE_VERSION, limits, spec::BodyField,
 };
 use serde_json::{Map, Value, json};
 
@@ -184,16 +184,38 @@ fn kind(field: &Value) -> String {
     }
 }
 
-/// The table of tools for the README.
-pub fn tools_table() -> String {
-    let mut table = String::from("| tool | what it does | power |\n|---|---|---|\n");
-    for Spec { tool, batch, title, power, .. } in catalogue().services {
-        let tools: Vec<_> = tool.iter().chain(&batch).map(|name| format!("`{name}`")).collect();
-        if !tools.is_empty() {
-            table.push_str(&format!("| {} | {title} | `{power}` |\n", tools.join(", ")));
-        }
+/// The table of powers and of the tools that need each, for the README.
+pub fn powers_table() -> String {
+    let services = catalogue().services;
+    let mut table = String::from("| power | what it covers | tools |\n|---|---|---|\n");
+    for power in Power::ALL {
+        let tools: Vec<_> = services
+            .iter()
+            .filter(|spec| spec.power == power)
+            .flat_map(|spec| spec.tool.iter().chain(&spec.batch))
+            .map(|name| format!("`{name}`"))
+            .collect();
+        table.push_str(&format!("| `{power}` | {} | {} |\n", covers(power), tools.join(", ")));
     }
     table
+}
+
+/// What a power is for, in the words of an operator who grants it.
+const fn covers(power: Power) -> &'static str {
+    match power {
+        Power::See => "name, state, properties, addresses, firewall rules, events",
+        Power::Lifecycle => {
+            "starting and stopping, also starting a halted qube for a command or a file"
+        }
+        Power::Exec => {
+            "commands as the qube's ordinary user; also the part of `vm_network_info` from inside \
+             the qube, whose fixed commands run as root"
+        }
+        Power::Root => "commands as root",
+        Power::Files => "files, as the qube's ordinary user",
+        Power::Net => "firewall rules, and TCP connections between two qubes that both have it",
+        Power::Shape => "the agent's own qubes and disposables; properties, features, devices",
+    }
 }
 
 #[cfg(test)]
@@ -227,7 +249,7 @@ mod tests {
         let readme = fs::read_to_string(at_top("README.md")).unwrap();
         let (before, rest) = readme.split_once("<!-- tools -->\n").unwrap();
         let (_, after) = rest.split_once("<!-- end of tools -->").unwrap();
-        let table = tools_table();
+        let table = powers_table();
         golden(
             "README.md",
             &format!("{before}<!-- tools -->\n{table}<!-- end of tools -->{after}"),
