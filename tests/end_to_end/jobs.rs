@@ -96,6 +96,7 @@ fn a_job_ends_with_its_grant_and_with_a_pause() {
         }
         machine.host.install(super::machine::SCOPE).unwrap();
         let handle = start(&mut client, "work", "sleep 98765").await;
+        until("it runs", || runs(machine, "work"));
         let paused = machine.host.root().join("etc/salt-bridge");
         std::fs::create_dir_all(&paused).unwrap();
         std::fs::write(paused.join("paused"), "{}").unwrap();
