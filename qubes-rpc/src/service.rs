@@ -5,7 +5,7 @@ use std::{marker::PhantomData, pin::Pin};
 use admin_api::call::vm::PowerState;
 use contract::{Aim, Fault, Power, Stream};
 use policy::ManagedQube;
-use serde::{Serialize, de::DeserializeOwned};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::{Map, Value};
 
 use crate::{
@@ -103,6 +103,12 @@ impl On for View {
         }
     }
 }
+
+/// The parameters of a service that takes none besides what it is aimed at.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct Nothing {}
 
 /// The parameter of a service that travels as raw bytes, and the one that says how.
 #[derive(Clone, Copy, Debug)]

@@ -2,24 +2,18 @@
 
 use contract::Power;
 use policy::ManagedQube;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
 use crate::{
     error::Error,
     handle::Reader,
-    service::{Observe, Service},
+    service::{Nothing, Observe, Service},
     services::rules::{ShownRule, shown},
 };
 
 /// The service.
 #[derive(Debug)]
 pub struct FirewallList;
-
-/// No parameters besides the qube.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-pub struct Request {}
 
 /// The rules.
 #[derive(Debug, Serialize)]
@@ -42,10 +36,10 @@ impl Service for FirewallList {
     const IDEMPOTENT: bool = true;
     type On = ManagedQube;
     type Effect = Observe;
-    type Request = Request;
+    type Request = Nothing;
     type Response = Response;
 
-    async fn handle(qube: ManagedQube, _: Request, host: Reader<'_>) -> Result<Response, Error> {
+    async fn handle(qube: ManagedQube, _: Nothing, host: Reader<'_>) -> Result<Response, Error> {
         let rules = host.rules(&qube).await?;
         Ok(Response { drift: host.drifts(&qube, &rules).ok(), rules: shown(&rules) })
     }

@@ -1,24 +1,18 @@
 //! `disk_budget`.
 
 use contract::{Fault, Power};
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
 use crate::{
     error::Error,
     handle::Reader,
-    service::{Observe, Service},
+    service::{Nothing, Observe, Service},
     view::View,
 };
 
 /// The service.
 #[derive(Debug)]
 pub struct PoolStats;
-
-/// No parameters.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-pub struct Request {}
 
 /// The disk space of the sandbox.
 #[derive(Debug, Serialize)]
@@ -56,10 +50,10 @@ impl Service for PoolStats {
     const IDEMPOTENT: bool = true;
     type On = View;
     type Effect = Observe;
-    type Request = Request;
+    type Request = Nothing;
     type Response = Response;
 
-    async fn handle(view: View, _: Request, host: Reader<'_>) -> Result<Response, Error> {
+    async fn handle(view: View, _: Nothing, host: Reader<'_>) -> Result<Response, Error> {
         let refused = |_| Error::Fault(Fault::Refused {});
         let _birthright = view.caller().and_then(|c| c.birth(view.now())).map_err(refused)?;
         let (settings, budget) = (host.sandbox()?, host.budget().await?);

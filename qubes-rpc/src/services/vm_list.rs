@@ -4,13 +4,13 @@ use admin_api::{QubeName, call::property::PropertyValue};
 use contract::{Power, limits};
 use futures_util::{StreamExt, TryStreamExt, stream};
 use policy::Address;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
 use crate::{
     error::Error,
     handle::Reader,
     hidden::{shown_name, shown_netvm},
-    service::{Observe, Service},
+    service::{Nothing, Observe, Service},
     view::View,
     visible::Seen,
 };
@@ -18,12 +18,6 @@ use crate::{
 /// The service.
 #[derive(Debug)]
 pub struct VmList;
-
-/// No parameters.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-pub struct Request {}
 
 /// The qubes you may see.
 #[derive(Debug, Serialize)]
@@ -69,10 +63,10 @@ impl Service for VmList {
     const IDEMPOTENT: bool = true;
     type On = View;
     type Effect = Observe;
-    type Request = Request;
+    type Request = Nothing;
     type Response = Response;
 
-    async fn handle(view: View, _: Request, host: Reader<'_>) -> Result<Response, Error> {
+    async fn handle(view: View, _: Nothing, host: Reader<'_>) -> Result<Response, Error> {
         let mut seen = host.visible(&view).await?;
         seen.sort_by(|a, b| a.qube.name().cmp(b.qube.name()));
         let names: Vec<&QubeName> = seen.iter().map(|seen| seen.qube.name()).collect();

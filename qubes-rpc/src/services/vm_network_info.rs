@@ -5,13 +5,13 @@ use std::collections::BTreeMap;
 use admin_api::call::{property::PropertyValue, vm::PowerState};
 use contract::Power;
 use policy::ManagedQube;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
 use crate::{
     error::Error,
     handle::Reader,
     run::{Part, PartName},
-    service::{Observe, Service},
+    service::{Nothing, Observe, Service},
     services::network::{
         Chain, Dns, Interface, Route, WireGuard, chains, dns, interfaces, routes, wireguard,
     },
@@ -20,12 +20,6 @@ use crate::{
 /// The service.
 #[derive(Debug)]
 pub struct VmNetworkInfo;
-
-/// No parameters besides the qube.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-pub struct Request {}
 
 /// The network as dom0 sees it, and as the qube sees it.
 #[derive(Debug, Serialize)]
@@ -80,10 +74,10 @@ impl Service for VmNetworkInfo {
     const LONG: bool = true;
     type On = ManagedQube;
     type Effect = Observe;
-    type Request = Request;
+    type Request = Nothing;
     type Response = Response;
 
-    async fn handle(qube: ManagedQube, _: Request, host: Reader<'_>) -> Result<Response, Error> {
+    async fn handle(qube: ManagedQube, _: Nothing, host: Reader<'_>) -> Result<Response, Error> {
         let properties = properties(&qube, host).await?;
         let state = host.state(&qube).await?;
         let note = if state != PowerState::Running {

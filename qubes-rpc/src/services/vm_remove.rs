@@ -3,24 +3,18 @@
 use admin_api::call::{self, vm::PowerState};
 use contract::{Fault, Power, limits};
 use policy::ManagedQube;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
 use crate::{
     error::Error,
     handle::Writer,
     host::destination,
-    service::{Change, Service},
+    service::{Change, Nothing, Service},
 };
 
 /// The service.
 #[derive(Debug)]
 pub struct VmRemove;
-
-/// No parameters besides the qube.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-pub struct Request {}
 
 /// What was removed.
 #[derive(Debug, Serialize)]
@@ -42,10 +36,10 @@ impl Service for VmRemove {
     const CONFIRM: bool = true;
     type On = ManagedQube;
     type Effect = Change;
-    type Request = Request;
+    type Request = Nothing;
     type Response = Response;
 
-    async fn handle(qube: ManagedQube, _: Request, host: Writer<'_>) -> Result<Response, Error> {
+    async fn handle(qube: ManagedQube, _: Nothing, host: Writer<'_>) -> Result<Response, Error> {
         if host.sandbox()?.egress == *qube.name() {
             return Err(Fault::Refused {}.into());
         }

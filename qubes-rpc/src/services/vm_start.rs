@@ -2,25 +2,19 @@
 
 use contract::Power;
 use policy::ManagedQube;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
 use admin_api::call::vm::PowerState;
 
 use crate::{
     error::Error,
     handle::Writer,
-    service::{Change, Service},
+    service::{Change, Nothing, Service},
 };
 
 /// The service.
 #[derive(Debug)]
 pub struct VmStart;
-
-/// No parameters besides the qube.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-pub struct Request {}
 
 /// What became of the qube.
 #[derive(Debug, Serialize)]
@@ -43,10 +37,10 @@ impl Service for VmStart {
     const LONG: bool = true;
     type On = ManagedQube;
     type Effect = Change;
-    type Request = Request;
+    type Request = Nothing;
     type Response = Response;
 
-    async fn handle(qube: ManagedQube, _: Request, host: Writer<'_>) -> Result<Response, Error> {
+    async fn handle(qube: ManagedQube, _: Nothing, host: Writer<'_>) -> Result<Response, Error> {
         let changed = host.state(&qube).await? != PowerState::Running;
         if changed {
             host.start(&qube).await?;

@@ -3,24 +3,18 @@
 use admin_api::call::{lifecycle, vm::PowerState};
 use contract::{Fault, Power, limits};
 use policy::ManagedQube;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
 use crate::{
     error::Error,
     handle::Writer,
     host::destination,
-    service::{Change, Service},
+    service::{Change, Nothing, Service},
 };
 
 /// The service.
 #[derive(Debug)]
 pub struct VmUnpause;
-
-/// No parameters besides the qube.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-pub struct Request {}
 
 /// What became of the qube.
 #[derive(Debug, Serialize)]
@@ -43,10 +37,10 @@ impl Service for VmUnpause {
     const LONG: bool = true;
     type On = ManagedQube;
     type Effect = Change;
-    type Request = Request;
+    type Request = Nothing;
     type Response = Response;
 
-    async fn handle(qube: ManagedQube, _: Request, host: Writer<'_>) -> Result<Response, Error> {
+    async fn handle(qube: ManagedQube, _: Nothing, host: Writer<'_>) -> Result<Response, Error> {
         let state = host.state(&qube).await?;
         if state == PowerState::Running {
             return Ok(Response { state: state.to_string(), changed: false });
