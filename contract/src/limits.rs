@@ -143,6 +143,10 @@ pub const JOBS_PER_QUBE: usize = 16;
 pub const JOBS_PER_AGENT: usize = 64;
 /// The time for one look at a job, besides what a caller waits for news.
 pub const JOB_LOOK: Duration = Duration::from_secs(30);
+/// The time that a list of jobs gives one qube to tell how they are.
+pub const JOB_LIST_LOOK: Duration = Duration::from_secs(8);
+/// The time for one round over all jobs in one qube; what is left is done in the next round.
+pub const JOB_ROUND: Duration = Duration::from_secs(90);
 /// The time between two looks whether the grants of running jobs stand in the operator's file.
 pub const JOB_GRANTS: Duration = Duration::from_secs(1);
 /// The time between two looks at what qubesd and the qubes say of running jobs.

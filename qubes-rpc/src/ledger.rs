@@ -59,6 +59,9 @@ pub(crate) struct Job {
     pub(crate) started: u64,
     /// How it ended, and when, in seconds since 1970.
     pub(crate) ended: Option<(KnownEnd, u64)>,
+    /// It failed to begin, and must not run.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) doomed: bool,
 }
 
 /// All jobs of one dom0.
@@ -156,6 +159,7 @@ mod tests {
             command: "make".into(),
             started,
             ended: None,
+            doomed: false,
         }
     }
 

@@ -12,6 +12,8 @@ mod escape;
 #[cfg(test)]
 mod files;
 #[cfg(test)]
+mod job_ends;
+#[cfg(test)]
 mod jobs;
 #[cfg(test)]
 mod machine;

@@ -119,7 +119,7 @@ impl Host {
     }
 
     /// A qube as the list of all has it, which cannot be mistaken for a refusal.
-    async fn listed(&self, uuid: &Uuid) -> Result<Option<ListedQube>, Error> {
+    pub(crate) async fn listed(&self, uuid: &Uuid) -> Result<Option<ListedQube>, Error> {
         let all = self.qubesd.call(call::vm::list(Destination::Dom0), limits::QUBESD).await?;
         Ok(all.into_iter().find(|line| line.uuid.as_ref() == Some(uuid)))
     }

@@ -214,9 +214,8 @@ impl Runner {
             Ended::Exit(0) => {}
             Ended::Exit(_) | Ended::TimedOut | Ended::Cancelled => return Err(RunError::Stalled),
         }
-        if let Some(session) = notes.find("left ") {
-            let session = session.to_owned();
-            self.sweep(place, &session, mark).await?;
+        if notes.find("left").is_some() {
+            self.sweep(place, "", mark, true).await?;
         }
         let state = notes.find("state ").and_then(JobState::parse).ok_or(RunError::Garbled)?;
         // The guard of a job that root had to kill is still about to write its end.
@@ -224,7 +223,8 @@ impl Runner {
         Ok(Stopped { state })
     }
 
-    /// How several jobs of one user are, with the sizes of their streams, by mark.
+    /// How several jobs of one user are, with the sizes of their streams, by mark. Bounded by the
+    /// deadline of the place.
     pub(crate) async fn job_states(
         &self,
         place: Place<'_>,
@@ -235,7 +235,6 @@ impl Runner {
             text: concat!(include_str!("job.sh"), include_str!("job_states.sh")),
             variables: &[("job", b""), ("segment", piece.as_bytes()), ("jobs", jobs.as_bytes())],
         };
-        let place = Place { deadline: limits::JOB_LOOK, ..place };
         let mut notes = Notes { output: &mut Nothing, lines: Vec::new() };
         let never = CancellationToken::new();
         self.script(place, script, Body::empty(), &mut notes, &never).await?;

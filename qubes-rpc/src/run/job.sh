@@ -7,7 +7,7 @@ folder=$base/$job
 # Whether the guard of the job in this folder runs: that number, begun at that time, since this boot.
 runs() {
   local stat='' pid born boot
-  { read -r pid born boot _ <"$1/guard"; } 2>/dev/null || return 1
+  [[ -f $1/guard ]] && { read -r pid born boot _ <"$1/guard"; } 2>/dev/null || return 1
   [[ $pid =~ ^[0-9]{1,9}$ && $boot = "$(</proc/sys/kernel/random/boot_id)" ]] || return 1
   { IFS= read -rd '' stat <"/proc/$pid/stat"; } 2>/dev/null
   set -- ${stat##*) }                      # behind the name: state is the first, the beginning the 20th
@@ -19,7 +19,7 @@ look() {
   local why code at try
   state=lost
   for try in 1 2; do                       # the guard may end between the two looks
-    { read -r why code at _ <"$folder/end"; } 2>/dev/null
+    [[ -f $folder/end ]] && { read -r why code at _ <"$folder/end"; } 2>/dev/null
     case $why in
       'exit' | timeout | stopped) state="$why $code $at"; return ;;
     esac

@@ -49,7 +49,7 @@ guard() {
   printf '%s %s %s %s\n' "$$" "${20}" "$(</proc/sys/kernel/random/boot_id)" "$leader" >"$folder/guard"
   printf 'begun\n'
   exec >/dev/null
-  sleep "$seconds" &
+  SALT_BRIDGE_CALL=$mark sleep "$seconds" &
   timer=$!
   wait -n "$leader" "$timer"
   code=$?
@@ -61,6 +61,7 @@ guard() {
     kill -0 "$out" 2>/dev/null || kill -0 "$err" 2>/dev/null || break
     sleep 0.02
   done
+  touch -c -- "$folder"                    # its age counts from here
   exec 8<>"$folder/end" && printf '%-63s\n' "$why $code $EPOCHSECONDS" >&8
 }
 

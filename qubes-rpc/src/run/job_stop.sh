@@ -1,4 +1,4 @@
-# Ends a job, and says as whose session what its user could not kill. In: job, segment, forget
+# Ends a job, and says whether its user could not kill all of it. In: job, segment, forget
 prepare() { export LC_ALL=C; }
 
 job() {
@@ -18,7 +18,7 @@ job() {
     kill -KILL $living 2>/dev/null || break
     sleep 0.02
   done
-  if [ -n "$living" ]; then note left "$leader"; fi
+  if [ -n "$living" ]; then note left; fi
   look
   if [[ ! -d $folder ]]; then state=missing; fi
   note state "$state"

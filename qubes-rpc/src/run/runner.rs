@@ -71,27 +71,32 @@ impl Runner {
         match call.conclude(&client, run, status)? {
             Conclusion::Ended(ended) => Ok(ended),
             Conclusion::Left(ended, session) => {
-                let victim = match ended {
-                    Ended::Exit(_) => "",
-                    Ended::TimedOut | Ended::Cancelled => mark.as_str(),
+                let whole = match ended {
+                    Ended::Exit(_) => false,
+                    Ended::TimedOut | Ended::Cancelled => true,
                 };
-                self.sweep(place, &session, victim).await.map(|()| ended)
+                self.sweep(place, &session, mark.as_str(), whole).await.map(|()| ended)
             }
         }
     }
 
-    /// Kills as root what the user of the work could not kill: the group of this session, and with
-    /// the mark of the work all that belongs to it.
+    /// Kills as root what the user of the work could not kill: of what the kernel shows to come from
+    /// the work with this mark the group of this number, or all of it.
     pub(super) async fn sweep(
         &self,
         place: Place<'_>,
         session: &str,
-        victim: &str,
+        mark: &str,
+        whole: bool,
     ) -> Result<(), RunError> {
         let place = Place { user: User::Root, deadline: limits::KILL, ..place };
         let script = Script {
             text: include_str!("kill.sh"),
-            variables: &[("session", session.as_bytes()), ("victim", victim.as_bytes())],
+            variables: &[
+                ("session", session.as_bytes()),
+                ("proof", mark.as_bytes()),
+                ("victim", if whole { mark.as_bytes() } else { b"" }),
+            ],
         };
         let never = CancellationToken::new();
         match Box::pin(self.script(place, script, Body::empty(), &mut Nobody, &never)).await? {

@@ -377,22 +377,6 @@ fn many_calls_at_once_are_not_mixed_up() {
     });
 }
 
-/// The qube's user may kill nothing; root may.
-fn helpless() -> Qube {
-    Qube::with(
-        r#"case $3 in DEFAULT*)
-             kill() {
-               case $1 in
-                 -USR[12] | -URG) builtin kill "$@" ;;
-                 *) echo "Operation not permitted" >&2; return 1 ;;
-               esac
-             }
-             export -f kill ;;
-           esac
-           exec bash"#,
-    )
-}
-
 #[test]
 fn what_the_user_cannot_kill_is_killed_by_root() {
     block_on(async {

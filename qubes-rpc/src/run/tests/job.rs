@@ -175,15 +175,7 @@ fn a_job_whose_guard_was_killed_is_lost_and_can_still_be_stopped() {
         let (read, _) = job.read(-1, 60).await;
         assert_eq!(read.state, JobState::Lost);
         assert_eq!(job.stop(false).await, JobState::Lost);
-        assert!(!job.qube.processes().iter().any(|line| line.contains("98765")));
-        // What waited for the deadline of a guard that is no more.
-        for entry in fs::read_dir("/proc").unwrap().flatten() {
-            if fs::read_link(entry.path().join("cwd")).is_ok_and(|cwd| cwd == job.qube.home()) {
-                let pid = entry.file_name().to_str().unwrap().parse().unwrap();
-                let pid = rustix::process::Pid::from_raw(pid).unwrap();
-                rustix::process::kill_process(pid, rustix::process::Signal::KILL).ok();
-            }
-        }
+        job.qube.assert_empty();
     });
 }
 
@@ -233,5 +225,61 @@ fn what_a_job_detached_goes_on_and_does_not_keep_its_end_back() {
         fs::write(job.qube.home().join("go"), "x\n").unwrap();
         job.qube.assert_empty();
         assert_eq!(job.read(0, 0).await.1, b"done\nlate\n");
+    });
+}
+
+/// A process that is not the job's, in a session of its own.
+async fn stranger(qube: &Qube, seconds: u32) -> i32 {
+    let (ended, stdout, _) = qube
+        .run(&format!("setsid sleep {seconds} >/dev/null 2>&1 & echo $!; sleep 0.1"), b"")
+        .await;
+    assert_eq!(ended, Ended::Exit(0));
+    String::from_utf8(stdout).unwrap().trim().parse().unwrap()
+}
+
+fn lives(pid: i32) -> bool {
+    fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| !stat.contains(") Z "))
+}
+
+fn kill(pid: i32) {
+    let pid = rustix::process::Pid::from_raw(pid).unwrap();
+    rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
+}
+
+#[test]
+fn root_kills_what_comes_from_a_job_and_nothing_that_its_user_names() {
+    block_on(async {
+        let qube = helpless();
+        let other = stranger(&qube, 98764).await;
+        let mark = Token::random().unwrap().as_str().to_owned();
+        let job = Job { qube, mark };
+        let command = "echo go; (setsid sleep 98765 &); env -i sleep 98765; true";
+        job.begin(Command::line(command.as_bytes()), b"", LONG).await.unwrap();
+        job.read(0, 60).await;
+        let path = job.folder().join("guard");
+        let guard = fs::read_to_string(&path).unwrap();
+        let (front, _) = guard.trim().rsplit_once(' ').unwrap();
+        fs::write(path, format!("{front} {other}\n")).unwrap();
+        job.stop(false).await;
+        assert!(lives(other), "a process that the user named was killed by root");
+        kill(other);
+        // Its guard could not end the clock that it started, but root could.
+        job.qube.assert_empty();
+    });
+}
+
+#[test]
+fn root_ends_the_rest_of_a_group_only_where_it_comes_from_the_work() {
+    block_on(async {
+        let qube = helpless();
+        let other = stranger(&qube, 98763).await;
+        let runner = qube.runner();
+        let mark = Token::random().unwrap();
+        for whole in [false, true] {
+            runner.sweep(place(60.0), &other.to_string(), mark.as_str(), whole).await.unwrap();
+            assert!(lives(other));
+        }
+        kill(other);
+        qube.assert_empty();
     });
 }

@@ -99,6 +99,22 @@ impl Qube {
     }
 }
 
+/// The qube's user may kill nothing; root may.
+fn helpless() -> Qube {
+    Qube::with(
+        r#"case $3 in DEFAULT*)
+             kill() {
+               case $1 in
+                 -USR[12] | -URG) builtin kill "$@" ;;
+                 *) echo "Operation not permitted" >&2; return 1 ;;
+               esac
+             }
+             export -f kill ;;
+           esac
+           exec env HOME="$PWD" bash"#,
+    )
+}
+
 fn place(seconds: f64) -> Place<'static> {
     Place { qube: "uuid:q", user: User::Default, deadline: Duration::from_secs_f64(seconds) }
 }
