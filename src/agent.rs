@@ -51,7 +51,8 @@ impl Found<'_> {
 impl Agent {
     /// One with these tools, whose calls are made so.
     pub(crate) fn new(tools: Tools, qrexec: Qrexec) -> Self {
-        Self { tools: Arc::new(tools), dom0: Dom0::new(qrexec), transfers: None }
+        let dom0 = Dom0::new(&tools, qrexec);
+        Self { tools: Arc::new(tools), dom0, transfers: None }
     }
 
     /// The same with tools that move files to and from a folder of this qube.

@@ -4,7 +4,7 @@
 
 use std::{collections::BTreeSet, sync::Arc};
 
-use contract::{Aim, PrincipalName};
+use contract::{Aim, Power, PrincipalName};
 use tokio_util::sync::CancellationToken;
 
 use crate::{catalogue::Row, qrexec::CallError};
@@ -71,17 +71,12 @@ impl Caller {
         self.limits.qubes.is_none()
     }
 
-    /// Whether this service, by which the qubes are listed, may be called. Its answer is narrowed.
-    pub(crate) fn may_list(&self, row: &Row) -> bool {
-        self.may_use_row(row) && !self.revoked.is_cancelled()
-    }
-
-    /// Whether a call of this service on this qube is within the limits. What is aimed at no single
-    /// qube could touch any, so it is not within a limit to some.
+    /// Whether a call of this service on this qube is within the limits. One that is limited to some
+    /// qubes makes none, since what it made would be none of them.
     pub(crate) fn may_call(&self, row: &Row, qube: Option<&str>) -> bool {
         let reached = match row.spec.aim {
             Aim::Qube => qube.is_some_and(|qube| self.may_reach(qube)),
-            Aim::Scope => self.may_reach_all(),
+            Aim::Scope => self.may_reach_all() || row.spec.power != Power::Shape,
         };
         reached && self.may_use_row(row) && !self.revoked.is_cancelled()
     }
@@ -134,7 +129,7 @@ mod tests {
         assert!(may(&caller, "exec_in_vm", Some("work")));
         assert!(!may(&caller, "exec_in_vm", Some("vault")));
         assert!(!may(&caller, "list_vms", None));
-        assert!(!may(&limited(&[], &["work"]), "list_vms", None));
+        assert!(may(&limited(&[], &["work"]), "list_vms", None), "its answer is narrowed");
     }
 
     #[test]

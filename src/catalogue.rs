@@ -6,7 +6,7 @@ use contract::{Catalogue, Spec, WIRE_VERSION};
 use rmcp::model::{JsonObject, MetaObject, Tool, ToolAnnotations};
 use serde_json::{Value, json};
 
-use crate::{addresses::LISTING_SERVICE, batch};
+use crate::{addresses::LISTING_SERVICE, batch, narrowing::Marks};
 
 /// Every service, in the order of the table.
 #[derive(Debug)]
@@ -30,6 +30,10 @@ pub(crate) struct Row {
     pub(crate) tool: Tool,
     /// The tool that makes the same call on several qubes.
     pub(crate) batch: Option<Tool>,
+    /// Where its parameters name qubes.
+    pub(crate) asks: Marks,
+    /// Where its result names qubes.
+    pub(crate) tells: Marks,
 }
 
 /// A catalogue that cannot be used.
@@ -95,6 +99,7 @@ impl Named<'_> {
 impl Row {
     fn new(mut spec: Spec) -> Result<Self, CatalogueError> {
         let (mut input, mut output) = (spec.input.take(), spec.output.take());
+        let (asks, tells) = (Marks::take(&mut input), Marks::take(&mut output));
         split_types(&mut input);
         split_types(&mut output);
         let name = spec.tool.as_ref().unwrap_or(&spec.service);
@@ -118,7 +123,7 @@ impl Row {
                 .open_world(spec.open_world),
         );
         let batch = spec.batch.clone().map(|name| batch::derive(&tool, name));
-        Ok(Self { spec, tool, batch })
+        Ok(Self { spec, tool, batch, asks, tells })
     }
 
     /// The schema of the tool's parameters.

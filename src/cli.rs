@@ -151,7 +151,7 @@ pub fn run(args: impl Iterator<Item = OsString>) -> ExitCode {
             transfer::download(arguments, calls).map_err(Error::from)
         }
         Some(Command::Harden(arguments)) => harden::run(&arguments).map_err(Error::from),
-        Some(Command::Onion(arguments)) => onion::run(&arguments).map_err(Error::from),
+        Some(Command::Onion(arguments)) => onion::run(arguments).map_err(Error::from),
         Some(Command::Serve(arguments)) => http::run(arguments, calls).map_err(Error::from),
         #[cfg(feature = "conformance")]
         Some(Command::Conformance(arguments)) => {

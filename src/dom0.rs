@@ -2,21 +2,19 @@
 
 use std::sync::Arc;
 
+use contract::{Fault, RequestLine};
 use rmcp::model::JsonObject;
-use serde_json::Value;
 use tokio::sync::watch;
 
 use crate::{
     addresses::{Addresses, Known, LISTING_SERVICE},
     arguments::{Call, QubeName, Request},
     caller::Caller,
-    catalogue::Row,
+    catalogue::{Row, Tools},
+    narrowing::{Marks, Narrowed, Narrowing},
     qrexec::{Address, CallError, Qrexec},
     reply::{Receiver, Reply, ReplyError},
 };
-
-/// What stands in a listing for a qube whose name may not be known; dom0 writes the same.
-const OUT_OF_SCOPE: &str = "<out-of-scope>";
 
 /// The way to dom0, for one caller or for whoever runs this program.
 #[derive(Debug)]
@@ -30,12 +28,19 @@ pub(crate) struct Dom0 {
 struct Shared {
     qrexec: Qrexec,
     addresses: Addresses,
+    /// Where names stand in a listing.
+    listing: Marks,
 }
 
 impl Dom0 {
     /// One that makes its calls so, and knows no addresses yet.
-    pub(crate) fn new(qrexec: Qrexec) -> Self {
-        Self { shared: Arc::new(Shared { qrexec, addresses: Addresses::default() }), caller: None }
+    pub(crate) fn new(tools: &Tools, qrexec: Qrexec) -> Self {
+        let listing = tools.by_service(LISTING_SERVICE).map(|row| row.tells.clone());
+        let listing = listing.unwrap_or_default();
+        Self {
+            shared: Arc::new(Shared { qrexec, addresses: Addresses::default(), listing }),
+            caller: None,
+        }
     }
 
     /// The same way, for this caller and within its limits.
@@ -56,19 +61,17 @@ impl Dom0 {
         news: &watch::Sender<String>,
     ) -> Result<Reply, CallError> {
         let mut reply = Reply::default();
-        if row.spec.service != LISTING_SERVICE {
-            self.receive(row, call, news, &mut reply).await?;
-            return Ok(reply);
+        let narrowing = self.admit(row, &call).await?;
+        self.hear(row, call, news, &mut reply, narrowing.as_ref()).await?;
+        if row.spec.service == LISTING_SERVICE {
+            self.shared.addresses.remember(&reply);
         }
-        if self.caller().is_some_and(|caller| !caller.may_list(row)) {
-            return Err(CallError::refused());
+        if let Some(narrowing) = narrowing {
+            let mut result = serde_json::from_slice(&reply.json).map_err(ReplyError::Json)?;
+            narrowing.narrow(&mut result, &row.tells);
+            reply.json = serde_json::to_vec(&result).map_err(ReplyError::Json)?;
         }
-        self.send(row, call, news, &mut reply).await?;
-        self.shared.addresses.remember(&reply);
-        match self.caller() {
-            Some(caller) if !caller.may_reach_all() => narrow(reply, caller),
-            Some(_) | None => Ok(reply),
-        }
+        Ok(reply)
     }
 
     /// Makes a call whose answer goes to `receiver` as it comes.
@@ -79,11 +82,47 @@ impl Dom0 {
         news: &watch::Sender<String>,
         receiver: &mut impl Receiver,
     ) -> Result<(), CallError> {
+        let narrowing = self.admit(row, &call).await?;
+        self.hear(row, call, news, receiver, narrowing.as_ref()).await
+    }
+
+    /// Refuses what is not within the caller's limits. Of one that is limited to some qubes, tells
+    /// what it may hear.
+    async fn admit(&self, row: &Row, call: &Call) -> Result<Option<Narrowing<'_>>, CallError> {
+        let Some(caller) = self.caller() else { return Ok(None) };
         let qube = call.qube.as_ref().map(QubeName::as_str);
-        if self.caller().is_some_and(|caller| !caller.may_call(row, qube)) {
+        if !caller.may_call(row, qube) {
             return Err(CallError::refused());
         }
-        self.send(row, call, news, receiver).await
+        if caller.may_reach_all() {
+            return Ok(None);
+        }
+        let listed = caller.unless_revoked(Box::pin(self.shared.list())).await?;
+        self.shared.addresses.remember(&listed);
+        let listing = serde_json::from_slice(&listed.json).map_err(ReplyError::Json)?;
+        let narrowing = Narrowing::new(caller, &listing, &self.shared.listing);
+        let line = RequestLine::parse(&call.request.line)
+            .map_err(|error| Fault::bad_request(error.to_string()))?;
+        if !narrowing.lets(&line.args, &row.asks) {
+            return Err(CallError::refused());
+        }
+        Ok(Some(narrowing))
+    }
+
+    async fn hear(
+        &self,
+        row: &Row,
+        call: Call,
+        news: &watch::Sender<String>,
+        receiver: &mut impl Receiver,
+        narrowing: Option<&Narrowing<'_>>,
+    ) -> Result<(), CallError> {
+        let mut receiver = Narrowed { narrowing, receiver };
+        let outcome = self.send(row, call, news, &mut receiver).await;
+        outcome.map_err(|error| match narrowing {
+            Some(narrowing) => narrowing.narrow_error(error),
+            None => error,
+        })
     }
 
     /// Makes a call that is within the caller's limits, in the caller's name. What the call keeps
@@ -148,22 +187,4 @@ impl Shared {
         self.qrexec.call(&address, false, request, &news, &mut reply).await?;
         Ok(reply)
     }
-}
-
-/// The qubes of a listing that the caller may reach. Names of others stand nowhere in it.
-fn narrow(mut reply: Reply, caller: &Caller) -> Result<Reply, CallError> {
-    let mut listing: JsonObject = serde_json::from_slice(&reply.json).map_err(ReplyError::Json)?;
-    if let Some(Value::Array(vms)) = listing.get_mut("vms") {
-        let reaches = |value: Option<&Value>| {
-            value.and_then(Value::as_str).is_some_and(|name| caller.may_reach(name))
-        };
-        vms.retain(|vm| reaches(vm.get("name")));
-        for vm in vms.iter_mut().filter_map(Value::as_object_mut) {
-            if vm.get("netvm").is_some_and(Value::is_string) && !reaches(vm.get("netvm")) {
-                vm.insert("netvm".into(), OUT_OF_SCOPE.into());
-            }
-        }
-    }
-    reply.json = serde_json::to_vec(&listing).map_err(ReplyError::Json)?;
-    Ok(reply)
 }

@@ -16,6 +16,7 @@ mod dom0;
 mod harden;
 mod http;
 mod log;
+mod narrowing;
 mod onion;
 mod principals;
 mod progress;

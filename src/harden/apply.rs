@@ -8,6 +8,7 @@ use std::{
 };
 
 use data_encoding::{BASE64, HEXLOWER};
+use rustix::mount::{UnmountFlags, unmount};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
@@ -84,6 +85,9 @@ fn state(item: Item, root: &Path, place: &Path) -> State {
 #[serde(deny_unknown_fields)]
 struct Receipt {
     files: Vec<Written>,
+    /// The folders that were made, from the root, outer ones first.
+    #[serde(default)]
+    folders: Vec<PathBuf>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -107,7 +111,9 @@ pub(super) struct Kept {
 /// Writes every file of the plan, each named in the receipt before it is touched.
 pub(super) fn write(root: &Path) -> Result<(), HardenError> {
     let mut receipt = match read_receipt(root) {
-        Err(HardenError::NoReceipt(_)) => Receipt::default(),
+        Err(HardenError::NoReceipt(path)) => {
+            Receipt { files: Vec::new(), folders: missing_folders(root, &path) }
+        }
         other => other?,
     };
     for item in ITEMS {
@@ -115,7 +121,8 @@ pub(super) fn write(root: &Path) -> Result<(), HardenError> {
             if state(item, root, &place) == State::InPlace {
                 continue;
             }
-            let path = place.strip_prefix(root).unwrap_or(&place).to_path_buf();
+            let path = beneath(root, &place);
+            receipt.folders.extend(missing_folders(root, &place));
             let sha256 = digest(item.content.as_bytes());
             match receipt.files.iter_mut().find(|written| written.path == path) {
                 Some(written) => written.sha256 = sha256,
@@ -150,12 +157,40 @@ pub(super) fn undo(root: &Path) -> Result<Vec<Kept>, HardenError> {
             Some((content, mode)) => {
                 put(&place, &BASE64.decode(content.as_bytes()).unwrap_or_default(), *mode)?;
             }
-            None => fs::remove_file(&place).map_err(named(&place))?,
+            None => unbound(&place, || fs::remove_file(&place)).map_err(named(&place))?,
         }
     }
     let path = root.join(RECEIPT);
     fs::remove_file(&path).map_err(named(&path))?;
+    for folder in receipt.folders.iter().rev() {
+        // One in which somebody has put something stays.
+        drop(fs::remove_dir(root.join(folder)));
+    }
     Ok(kept)
+}
+
+fn beneath(root: &Path, path: &Path) -> PathBuf {
+    path.strip_prefix(root).unwrap_or(path).to_path_buf()
+}
+
+/// The folders that have to be made for this place, outer ones first.
+fn missing_folders(root: &Path, place: &Path) -> Vec<PathBuf> {
+    let folders = place.ancestors().skip(1).take_while(|folder| !folder.exists());
+    let mut folders: Vec<_> = folders.map(|folder| beneath(root, folder)).collect();
+    folders.reverse();
+    folders
+}
+
+/// Does this to a file, after taking away what bind-dirs has mounted over it if that is in the way:
+/// the copy beneath `/rw` is written and removed by itself.
+fn unbound(place: &Path, work: impl Fn() -> io::Result<()>) -> io::Result<()> {
+    match work() {
+        Err(error) if error.kind() == io::ErrorKind::ResourceBusy => {
+            unmount(place, UnmountFlags::DETACH)?;
+            work()
+        }
+        outcome => outcome,
+    }
 }
 
 fn before(place: &Path) -> Result<Option<(String, u32)>, HardenError> {
@@ -181,7 +216,7 @@ fn put(place: &Path, content: &[u8], mode: u32) -> Result<(), HardenError> {
         new.persist(place).map_err(|error| error.error)?;
         Ok(())
     };
-    new().map_err(named(place))
+    unbound(place, new).map_err(named(place))
 }
 
 fn named(path: &Path) -> impl FnOnce(io::Error) -> HardenError {
@@ -237,6 +272,8 @@ mod tests {
         for item in ITEMS.iter().filter(|item| root.join(item.path) != theirs) {
             assert!(item.places(root).iter().all(|place| !place.exists()), "{}", item.path);
         }
+        let left = |folder: &str| fs::read_dir(root.join(folder)).unwrap().count();
+        assert_eq!((left(""), left("etc"), left("etc/ssh")), (1, 1, 1), "no folder is left");
     }
 
     #[test]
@@ -271,7 +308,8 @@ mod tests {
 
     #[test]
     fn what_must_outlive_a_restart_is_bound() {
-        let binds = ITEMS[5].content;
+        let binds = |item: &&Item| item.path.contains("bind-dirs.d");
+        let binds = ITEMS.iter().find(binds).unwrap().content;
         for item in ITEMS.iter().filter(|item| item.kept) {
             assert!(binds.contains(&format!("'/{}'", item.path)), "{}", item.path);
         }

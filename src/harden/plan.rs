@@ -33,7 +33,7 @@ impl Item {
 }
 
 /// All of them, in the order in which they are written.
-pub(super) const ITEMS: [Item; 7] = [
+pub(super) const ITEMS: [Item; 8] = [
     Item {
         path: "etc/sysusers.d/salt-bridge-mcp.conf",
         mode: 0o644,
@@ -55,6 +55,14 @@ pub(super) const ITEMS: [Item; 7] = [
         mode: 0o644,
         content: include_str!("files/salt-bridge-mcp.service"),
         why: "the server runs confined, on a Unix socket, without a network",
+        kept: true,
+        grows: false,
+    },
+    Item {
+        path: "etc/systemd/system/salt-bridge-mcp.socket",
+        mode: 0o644,
+        content: include_str!("files/salt-bridge-mcp.socket"),
+        why: "its own user alone connects, until `onion setup` lets tor's in",
         kept: true,
         grows: false,
     },

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use futures_util::StreamExt;
 use http::{
     HeaderMap, HeaderValue, Request, Response, StatusCode,
-    header::{AUTHORIZATION, CONNECTION, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE},
+    header::{AUTHORIZATION, CONNECTION, CONTENT_TYPE, HOST, RETRY_AFTER, WWW_AUTHENTICATE},
 };
 use http_body_util::{BodyExt, BodyStream, Full, StreamBody, combinators::BoxBody};
 use hyper::body::Incoming;
@@ -20,6 +20,7 @@ use rmcp::{
 use super::{bodies::Bodies, guests::Guest, sessions::Sessions};
 use crate::{
     caller::Caller,
+    onion::parse_hostname,
     principals::{keys::Keys, token::Token},
 };
 
@@ -47,6 +48,8 @@ pub(crate) struct Gate<H> {
     service: StreamableHttpService<H, LocalSessionManager>,
     sessions: Arc<Sessions>,
     bodies: Bodies,
+    /// Whether names of onion services may stand in `Host`.
+    onions: bool,
 }
 
 /// Why a request is turned away.
@@ -54,6 +57,8 @@ pub(crate) struct Gate<H> {
 pub(super) enum Turned {
     /// No token, one that is no token, or none that is good now.
     Unauthorized,
+    /// Not one host, or no place on it.
+    Host,
     /// Another path.
     NotFound,
     /// A session that is not there, or not this caller's.
@@ -79,7 +84,12 @@ impl<H: ServerHandler> Gate<H> {
         let nobody = || io::Error::other("a request of nobody");
         let server = move || Caller::current().map(&server).ok_or_else(nobody);
         let service = StreamableHttpService::new(server, sessions.manager(), config);
-        Self { door, service, sessions, bodies: Bodies::new() }
+        Self { door, service, sessions, bodies: Bodies::new(), onions: false }
+    }
+
+    /// The same for a socket to which tor may bring clients.
+    pub(crate) fn with_onions(self) -> Self {
+        Self { onions: true, ..self }
     }
 
     /// Answers a request of this guest.
@@ -99,6 +109,9 @@ impl<H: ServerHandler> Gate<H> {
         if parts.uri.path() != PATH {
             return Err(Turned::NotFound);
         }
+        if parts.headers.get_all(HOST).iter().nth(1).is_some() {
+            return Err(Turned::Host);
+        }
         let caller = self.caller(&parts.headers).ok_or(Turned::Unauthorized)?;
         if !guest.make_known() {
             return Err(Turned::Full);
@@ -111,6 +124,9 @@ impl<H: ServerHandler> Gate<H> {
         }
         // What serves the request needs to know who, and never by which token.
         parts.headers.remove(AUTHORIZATION);
+        if self.onions && names_onion(&parts.headers) {
+            parts.headers.insert(HOST, HeaderValue::from_static("localhost"));
+        }
         let (body, memory) = self.bodies.read(&parts.headers, body).await?;
         let request = Request::from_parts(parts, Full::new(body));
         let response = tokio::select! {
@@ -144,6 +160,14 @@ fn bearer(headers: &HeaderMap) -> Option<Token> {
     scheme.eq_ignore_ascii_case("bearer").then(|| Token::parse(token.trim_start()).ok())?
 }
 
+/// Whether the host is an onion service. Its name is its key, which no page in a browser can point
+/// elsewhere, so it is as good as localhost where only tor and this qube's users come from.
+fn names_onion(headers: &HeaderMap) -> bool {
+    let host = headers.get(HOST).and_then(|host| host.to_str().ok());
+    let host = host.map(|host| host.strip_suffix(":80").unwrap_or(host));
+    host.is_some_and(|host| parse_hostname(host).is_some())
+}
+
 /// A stream of events ends when its caller's token is taken back.
 fn end_when_revoked(response: Response<Body>, caller: &Caller) -> Response<Body> {
     let revoked = caller.revoked().clone().cancelled_owned();
@@ -156,6 +180,7 @@ impl Turned {
     fn response(self) -> Response<Body> {
         let (status, text) = match self {
             Self::Unauthorized => (StatusCode::UNAUTHORIZED, "a good token is needed\n"),
+            Self::Host => (StatusCode::BAD_REQUEST, "one Host is needed\n"),
             Self::NotFound => (StatusCode::NOT_FOUND, "there is only /mcp\n"),
             Self::NoSession => (StatusCode::NOT_FOUND, "there is no such session\n"),
             Self::TooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "the body is too long\n"),
@@ -176,7 +201,7 @@ impl Turned {
                 headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));
                 headers.insert(CONNECTION, HeaderValue::from_static("close"));
             }
-            Self::NotFound | Self::TooLarge | Self::TimedOut | Self::Broken => {
+            Self::Host | Self::NotFound | Self::TooLarge | Self::TimedOut | Self::Broken => {
                 headers.insert(CONNECTION, HeaderValue::from_static("close"));
             }
             Self::NoSession => {}
@@ -195,6 +220,27 @@ mod tests {
             headers.append(AUTHORIZATION, HeaderValue::from_str(value).unwrap());
         }
         headers
+    }
+
+    #[test]
+    fn only_a_whole_onion_name_is_one() {
+        let onion = "a".repeat(56);
+        let named = |host: &str| {
+            names_onion(&HeaderMap::from_iter([(HOST, HeaderValue::from_str(host).unwrap())]))
+        };
+        for good in [format!("{onion}.onion"), format!("{onion}.onion:80")] {
+            assert!(named(&good), "{good}");
+        }
+        for bad in [
+            "localhost".to_owned(),
+            "a.onion".to_owned(),
+            format!("{onion}.onion:81"),
+            format!("{onion}.onion.example.org"),
+            format!("www.{onion}.onion"),
+            format!("{onion}.onion@example.org"),
+        ] {
+            assert!(!named(&bad), "{bad}");
+        }
     }
 
     #[test]

@@ -1,4 +1,5 @@
-//! Where the server listens: a loopback address, a Unix socket, or any address if that is asked for.
+//! Where the server listens: a loopback address, a Unix socket, one that systemd made, or any address
+//! if that is asked for.
 
 use std::{
     fs, io,
@@ -7,6 +8,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use listenfd::ListenFd;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpListener, UnixListener},
@@ -23,6 +25,8 @@ pub(crate) enum Place {
     Remote(SocketAddr),
     /// A socket in the file system, for its owner alone.
     Unix(PathBuf),
+    /// The Unix socket that systemd hands over; its unit says who may connect.
+    Systemd,
 }
 
 /// Why nothing listens there.
@@ -37,6 +41,12 @@ pub(crate) enum ListenError {
     /// Something else is there.
     #[error("{} is there and is no socket that nobody listens on", .0.display())]
     Occupied(PathBuf),
+    /// This was not started for a socket.
+    #[error("systemd hands no Unix socket over: start this by a .socket unit (systemd.socket(5))")]
+    NoSocket,
+    /// What systemd hands over is of no use.
+    #[error("what systemd hands over is not one Unix socket to listen on")]
+    HandedOver(#[source] io::Error),
     /// The address cannot be had.
     #[error("cannot listen on {place}")]
     Bind {
@@ -72,6 +82,8 @@ pub(crate) enum Listener {
     Tcp(TcpListener),
     /// On a socket in the file system, which is removed at the end.
     Unix(UnixListener, SocketFile),
+    /// On systemd's socket, which stays.
+    Systemd(UnixListener),
 }
 
 /// Removes the socket when it goes away.
@@ -103,6 +115,7 @@ impl Listener {
                     .map_err(failed(named()))?;
                 Ok(Self::Unix(listener, file))
             }
+            Place::Systemd => handed_over().map(Self::Systemd),
         }
     }
 
@@ -114,7 +127,9 @@ impl Listener {
                 stream.set_nodelay(true)?;
                 Ok(Box::new(stream))
             }
-            Self::Unix(listener, _) => Ok(Box::new(listener.accept().await?.0)),
+            Self::Unix(listener, _) | Self::Systemd(listener) => {
+                Ok(Box::new(listener.accept().await?.0))
+            }
         }
     }
 
@@ -126,6 +141,11 @@ impl Listener {
                 Err(error) => error.to_string(),
             },
             Self::Unix(_, SocketFile(path)) => path.display().to_string(),
+            Self::Systemd(listener) => {
+                let address = listener.local_addr().ok();
+                let path = address.as_ref().and_then(|address| address.as_pathname());
+                path.map_or_else(|| "systemd's socket".into(), |path| path.display().to_string())
+            }
         }
     }
 
@@ -133,9 +153,16 @@ impl Listener {
     pub(crate) fn address(&self) -> Option<SocketAddr> {
         match self {
             Self::Tcp(listener) => listener.local_addr().ok(),
-            Self::Unix(..) => None,
+            Self::Unix(..) | Self::Systemd(_) => None,
         }
     }
+}
+
+fn handed_over() -> Result<UnixListener, ListenError> {
+    let listener = ListenFd::from_env().take_unix_listener(0).map_err(ListenError::HandedOver)?;
+    let listener = listener.ok_or(ListenError::NoSocket)?;
+    listener.set_nonblocking(true).map_err(ListenError::HandedOver)?;
+    UnixListener::from_std(listener).map_err(ListenError::HandedOver)
 }
 
 /// Removes a socket that a server left behind which did not end in order.

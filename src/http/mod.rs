@@ -63,9 +63,12 @@ pub(crate) struct Reach {
     #[arg(long, value_name = "ADDRESS:PORT", conflicts_with = "unix",
         default_value_t = SocketAddr::from((Ipv4Addr::LOCALHOST, PORT)))]
     listen: SocketAddr,
-    /// Listen on this Unix socket instead
+    /// Listen on this Unix socket instead, for this user alone
     #[arg(long, value_name = "PATH")]
     unix: Option<PathBuf>,
+    /// Listen on the Unix socket that systemd hands over; its unit says who may connect
+    #[arg(long, conflicts_with_all = ["listen", "unix"])]
+    systemd_socket: bool,
     /// Listen on an address that is no loopback address. Nothing is encrypted
     #[arg(long)]
     allow_remote: bool,
@@ -158,7 +161,8 @@ async fn attend<H: ServerHandler>(
 ) {
     let sessions = Arc::new(Sessions::new());
     let config = reach.config(listener.address(), &stop);
-    let gate = Arc::new(Gate::new(door, server, Arc::clone(&sessions), config));
+    let gate = Gate::new(door, server, Arc::clone(&sessions), config);
+    let gate = Arc::new(if listener.address().is_none() { gate.with_onions() } else { gate });
     let serving = connections::serve(listener, gate, stop);
     tokio::select! {
         () = serving => {}
@@ -183,6 +187,7 @@ impl Reach {
     fn place(&self) -> Result<Place, ListenError> {
         match &self.unix {
             Some(path) => Ok(Place::Unix(path.clone())),
+            None if self.systemd_socket => Ok(Place::Systemd),
             None => Place::parse(self.listen, self.allow_remote),
         }
     }

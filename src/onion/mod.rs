@@ -1,6 +1,7 @@
 //! `salt-bridge onion`: tor configuration for two v3 onion services, one for sshd and one for the
 //! MCP endpoint, which only clients with a key can find.
 
+mod files;
 mod keys;
 
 use std::{
@@ -14,8 +15,13 @@ use std::{
 use clap::{Subcommand, ValueEnum};
 use contract::PrincipalName;
 
-use self::keys::{ClientKey, parse_hostname};
+use self::{
+    files::{Places, SOCKET},
+    keys::ClientKey,
+};
 use crate::secret_file::{self, SecretFileError};
+
+pub(crate) use self::keys::parse_hostname;
 
 /// What `onion` is told.
 #[derive(Debug, clap::Args)]
@@ -29,17 +35,16 @@ pub(crate) struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Make the folders and print the lines for torrc
+    /// Make the folders and the lines for torrc, and let tor reach the hardened server
     Setup {
         /// The address of sshd
         #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:22")]
         ssh: std::net::SocketAddr,
         /// The Unix socket on which `salt-bridge serve` listens
-        #[arg(long, value_name = "PATH", default_value = "/run/salt-bridge-mcp/mcp.sock")]
+        #[arg(long, value_name = "PATH", default_value = SOCKET)]
         mcp: PathBuf,
-        /// Write the lines to this file instead of printing them
-        #[arg(long, value_name = "FILE")]
-        write: Option<PathBuf>,
+        #[command(flatten)]
+        places: Places,
     },
     /// Let a client in, and print what goes into the client's ClientOnionAuthDir
     Add {
@@ -98,6 +103,9 @@ pub(crate) enum OnionError {
     /// tor would not read it.
     #[error("{0:?} cannot stand in torrc: only letters, digits and -._/ may be in it")]
     Path(PathBuf),
+    /// tor is not there.
+    #[error("{} is not there: install tor first, to whose user it belongs", .0.display())]
+    NoTor(PathBuf),
     /// The client has a key already.
     #[error("{0} has a key already; `onion rotate` gives it a new one")]
     Known(PrincipalName),
@@ -148,23 +156,26 @@ impl Service {
 }
 
 /// Does it.
-pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, OnionError> {
+pub(crate) fn run(arguments: Arguments) -> Result<ExitCode, OnionError> {
     let all = arguments.folder.as_path();
-    let answer = match &arguments.command {
-        Command::Setup { ssh, mcp, write } => setup(all, *ssh, mcp, write.as_deref())?,
+    let answer = match arguments.command {
+        Command::Setup { ssh, mcp, places } => {
+            let text = setup(all, ssh, &mcp)?;
+            places.put(all, &mcp, text)?
+        }
         Command::Add { service, client } => {
-            if service.key(all, client).exists() {
-                return Err(OnionError::Known(client.clone()));
+            if service.key(all, &client).exists() {
+                return Err(OnionError::Known(client));
             }
-            give_key(all, *service, client)?
+            give_key(all, service, &client)?
         }
         Command::Rotate { service, client } => {
-            if !service.key(all, client).exists() {
-                return Err(OnionError::Unknown(client.clone()));
+            if !service.key(all, &client).exists() {
+                return Err(OnionError::Unknown(client));
             }
-            give_key(all, *service, client)?
+            give_key(all, service, &client)?
         }
-        Command::Revoke { service, client } => revoke(all, *service, client)?,
+        Command::Revoke { service, client } => revoke(all, service, &client)?,
         Command::Show => show(all)?,
     };
     io::stdout().write_all(answer.as_bytes()).map_err(OnionError::Output)?;
@@ -173,12 +184,11 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, OnionError> {
 
 /// The lines for torrc. A service without any key yet lets nobody in: tor leaves client
 /// authorisation out when its folder of clients is empty, so a key that nobody has is put there.
-fn setup(
-    all: &Path,
-    ssh: std::net::SocketAddr,
-    mcp: &Path,
-    write: Option<&Path>,
-) -> Result<String, OnionError> {
+fn setup(all: &Path, ssh: std::net::SocketAddr, mcp: &Path) -> Result<String, OnionError> {
+    // What is made takes its owner from there.
+    if let Some(parent) = all.parent().filter(|parent| !parent.is_dir()) {
+        return Err(OnionError::NoTor(parent.into()));
+    }
     let mut text = String::from("# Written by `salt-bridge onion setup`.\n");
     for service in Service::ALL {
         let folder = service.folder(all);
@@ -198,16 +208,7 @@ fn setup(
             give_to_owner(&nobody, all)?;
         }
     }
-    match write {
-        None => Ok(text),
-        Some(path) => {
-            fs::write(path, text).map_err(|source| OnionError::Io { path: path.into(), source })?;
-            Ok(format!(
-                "wrote {}; restart tor, then `onion show` tells the addresses\n",
-                path.display()
-            ))
-        }
-    }
+    Ok(text)
 }
 
 fn plain(path: &Path) -> Result<&str, OnionError> {
@@ -306,7 +307,7 @@ mod tests {
     fn both_services_are_closed_before_the_first_client() {
         let folder = tempfile::tempdir().unwrap();
         let all = folder.path().join("tor");
-        let text = setup(&all, "127.0.0.1:22".parse().unwrap(), Path::new("/run/x.sock"), None);
+        let text = setup(&all, "127.0.0.1:22".parse().unwrap(), Path::new("/run/x.sock"));
         let text = text.unwrap();
         assert!(text.contains("HiddenServicePort 22 127.0.0.1:22\n"), "{text}");
         assert!(text.contains("HiddenServicePort 80 unix:/run/x.sock\n"), "{text}");
@@ -315,14 +316,17 @@ mod tests {
             assert_eq!(keys, 1);
             assert_eq!(fs::metadata(service.folder(&all)).unwrap().mode() & 0o777, 0o700);
         }
-        assert!(setup(&all, "127.0.0.1:22".parse().unwrap(), Path::new("/a b"), None).is_err());
+        assert!(setup(&all, "127.0.0.1:22".parse().unwrap(), Path::new("/a b")).is_err());
+        let nowhere = folder.path().join("no/tor");
+        let text = setup(&nowhere, "127.0.0.1:22".parse().unwrap(), Path::new("/run/x.sock"));
+        assert!(matches!(text, Err(OnionError::NoTor(_))));
     }
 
     #[test]
     fn a_client_gets_a_key_a_new_one_and_none() {
         let folder = tempfile::tempdir().unwrap();
         let all = folder.path();
-        setup(all, "127.0.0.1:22".parse().unwrap(), Path::new("/run/x.sock"), None).unwrap();
+        setup(all, "127.0.0.1:22".parse().unwrap(), Path::new("/run/x.sock")).unwrap();
         assert!(matches!(
             give_key(all, Service::Mcp, &name("laptop")),
             Err(OnionError::NoAddress(_))

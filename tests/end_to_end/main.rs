@@ -22,6 +22,8 @@ mod network;
 #[cfg(test)]
 mod older_program;
 #[cfg(test)]
+mod principals;
+#[cfg(test)]
 mod qmcp;
 #[cfg(test)]
 mod recorded_calls;
@@ -35,5 +37,7 @@ mod schema;
 mod session;
 #[cfg(test)]
 mod shape;
+#[cfg(test)]
+mod subscriptions;
 #[cfg(test)]
 mod tools;

@@ -40,9 +40,11 @@ pub struct Request {
     pub action: Action,
     /// The qube that connects. Not for list.
     #[serde(default)]
+    #[cfg_attr(feature = "schema", schemars(extend("x-qube" = "name")))]
     pub source: String,
     /// The qube it connects to. Not for list.
     #[serde(default)]
+    #[cfg_attr(feature = "schema", schemars(extend("x-qube" = "name")))]
     pub target: String,
     /// The TCP port, 1 to 65535. Not for list.
     #[serde(default)]
@@ -56,8 +58,10 @@ pub struct ShownRule {
     /// The TCP port.
     pub port: u16,
     /// The qube that connects.
+    #[cfg_attr(feature = "schema", schemars(extend("x-qube" = "subject")))]
     pub source: String,
     /// The qube it connects to.
+    #[cfg_attr(feature = "schema", schemars(extend("x-qube" = "subject")))]
     pub target: String,
 }
 

@@ -24,6 +24,7 @@ pub struct Request {
     /// The class of the device.
     pub class: Class,
     /// The qube that offers the device; it must be in your scope with the power shape.
+    #[cfg_attr(feature = "schema", schemars(extend("x-qube" = "name")))]
     pub backend_vm: String,
     /// The port of the device there, as list_devices gives it.
     pub port: String,

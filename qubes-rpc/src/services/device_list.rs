@@ -40,6 +40,7 @@ pub struct Offered {
     pub interfaces: String,
     /// The qube to which it is attached; null when it is to none, `<out-of-scope>` when you may
     /// not know.
+    #[cfg_attr(feature = "schema", schemars(extend("x-qube" = "name")))]
     pub attached_to: Option<String>,
 }
 
@@ -48,6 +49,7 @@ pub struct Offered {
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Attached {
     /// The qube that offers it; `<out-of-scope>` when you may not know.
+    #[cfg_attr(feature = "schema", schemars(extend("x-qube" = "name")))]
     pub backend_vm: String,
     /// The port there.
     pub port: String,

@@ -21,6 +21,7 @@ pub struct DisposableCreate;
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Request {
     /// The qube of your scope to make it from: one of class DispVMTemplate (create_vm).
+    #[cfg_attr(feature = "schema", schemars(extend("x-qube" = "name")))]
     pub template: String,
 }
 

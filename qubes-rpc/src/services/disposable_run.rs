@@ -29,6 +29,7 @@ pub struct DisposableRun;
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Request {
     /// The qube of your scope to make the disposable from: one of class DispVMTemplate.
+    #[cfg_attr(feature = "schema", schemars(extend("x-qube" = "name")))]
     pub template: String,
     /// A command line for bash. May have several lines. Give this or argv.
     #[serde(default)]

@@ -36,6 +36,7 @@ pub struct Request {
     pub seconds: u64,
     /// Only events of this qube; of all in your scope when left out.
     #[serde(default)]
+    #[cfg_attr(feature = "schema", schemars(extend("x-qube" = "name")))]
     pub vm_name: Option<String>,
     /// Only these events, such as "domain-start"; "property-set" is every property.
     #[serde(default)]
@@ -53,6 +54,7 @@ pub struct Shown {
     /// What happened, for example "domain-start" or "property-set:label".
     pub event: String,
     /// The qube it happened to.
+    #[cfg_attr(feature = "schema", schemars(extend("x-qube" = "subject")))]
     pub vm_name: String,
     /// The class of the qube; null when it is gone.
     pub class: Option<String>,
@@ -60,12 +62,14 @@ pub struct Shown {
     pub time: f64,
     /// The new value of a property or feature, `<out-of-scope>` for a qube you may not know.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "schema", schemars(extend("x-qube" = "text")))]
     pub value: Option<Value>,
     /// The tag that came or went.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tag: Option<String>,
     /// The other qube, where the event has one.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "schema", schemars(extend("x-qube" = "name")))]
     pub other_vm: Option<String>,
 }
 

@@ -25,6 +25,7 @@ pub struct Request {
     /// The feature: a name of your own that begins with `x-` or `ai-`, or audiovm or guivm.
     pub feature: String,
     /// Its new value: printable ASCII; true is "1", false is the empty text, null removes it.
+    #[cfg_attr(feature = "schema", schemars(extend("x-qube" = serde_json::json!({"feature": NAMES_A_QUBE}))))]
     pub value: Given,
 }
 
@@ -35,6 +36,7 @@ pub struct Response {
     /// The feature.
     pub feature: String,
     /// Its value as Qubes has it now; null when the qube has no such feature.
+    #[cfg_attr(feature = "schema", schemars(extend("x-qube" = "text")))]
     pub value: Option<String>,
     /// False when it had that value already.
     pub changed: bool,

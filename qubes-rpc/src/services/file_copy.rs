@@ -27,6 +27,7 @@ pub struct FileCopy;
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Request {
     /// The name of the qube that has it.
+    #[cfg_attr(feature = "schema", schemars(extend("x-qube" = "name")))]
     pub source_vm: String,
     /// The file or directory there. A relative path starts in the home folder of the qube's
     /// ordinary user; a link is followed.
@@ -36,6 +37,7 @@ pub struct Request {
     #[serde(default)]
     pub source_path_base64: Option<String>,
     /// The name of the qube that gets it.
+    #[cfg_attr(feature = "schema", schemars(extend("x-qube" = "name")))]
     pub target_vm: String,
     /// The path of the copy itself; one that ends with a slash is a folder into which the copy
     /// comes under its own name. Missing folders are created.

@@ -24,6 +24,7 @@ pub struct JobList;
 pub struct Request {
     /// Only the jobs in this qube.
     #[serde(default)]
+    #[cfg_attr(feature = "schema", schemars(extend("x-qube" = "name")))]
     pub vm_name: Option<String>,
 }
 
@@ -43,6 +44,7 @@ pub struct ShownJob {
     /// What job_output and stop_job take, together with vm_name.
     pub handle: String,
     /// Its qube.
+    #[cfg_attr(feature = "schema", schemars(extend("x-qube" = "subject")))]
     pub vm_name: String,
     /// Whether it runs as root.
     pub root: bool,

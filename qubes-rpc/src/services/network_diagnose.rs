@@ -45,10 +45,13 @@ pub struct Request {
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Response {
     /// In one sentence: what stops the connection, or that nothing found stops it.
+    #[cfg_attr(feature = "schema", schemars(extend("x-qube" = "text")))]
     pub verdict: String,
     /// The call that mends it; null when there is none that you may make.
+    #[cfg_attr(feature = "schema", schemars(extend("x-qube" = "text")))]
     pub next: Option<NextCall>,
     /// What else was found.
+    #[cfg_attr(feature = "schema", schemars(extend("x-qube" = "text")))]
     pub also: Vec<String>,
     /// The qube, its netvm, that one's netvm, and so on, as far as you may know them.
     pub hops: Vec<Hop>,
@@ -58,6 +61,7 @@ pub struct Response {
     /// What the qube itself sees; null when nobody looked there.
     pub inside: Option<Inside>,
     /// Why nobody looked there; null when somebody did.
+    #[cfg_attr(feature = "schema", schemars(extend("x-qube" = "text")))]
     pub note: Option<String>,
 }
 
@@ -76,10 +80,12 @@ pub struct NextCall {
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Hop {
     /// Its name; `<out-of-scope>` when you may not know it.
+    #[cfg_attr(feature = "schema", schemars(extend("x-qube" = "name")))]
     pub name: String,
     /// Its power state; null when you may not know it.
     pub state: Option<String>,
     /// The qube that gives it its network; null when it has none, or you may not know.
+    #[cfg_attr(feature = "schema", schemars(extend("x-qube" = "name")))]
     pub netvm: Option<String>,
     /// Whether you see it, so that its state and netvm are told.
     pub in_scope: bool,

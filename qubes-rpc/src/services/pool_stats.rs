@@ -35,6 +35,7 @@ pub struct Response {
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Share {
     /// Its name.
+    #[cfg_attr(feature = "schema", schemars(extend("x-qube" = "subject")))]
     pub name: String,
     /// The bytes of its persistent volumes.
     pub bytes: u64,

@@ -34,6 +34,7 @@ pub struct Request {
 pub struct Response {
     /// The values by name: strings, numbers, booleans, null for none. A qube outside your scope is
     /// `<out-of-scope>`; of the tags only ai-managed is shown.
+    #[cfg_attr(feature = "schema", schemars(extend("x-qube" = "text")))]
     pub properties: BTreeMap<String, Value>,
     /// The names of those that somebody set; the others have their defaults.
     pub set: Vec<String>,

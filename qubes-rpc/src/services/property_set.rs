@@ -94,6 +94,7 @@ pub struct Request {
     pub property: Settable,
     /// Its new value: a string for label, template and default_dispvm, a number for memory, maxmem
     /// and vcpus, true or false for template_for_dispvms, null for netvm.
+    #[cfg_attr(feature = "schema", schemars(extend("x-qube" = serde_json::json!({"property": crate::hidden::NAME_A_QUBE}))))]
     pub value: Given,
 }
 
@@ -104,6 +105,7 @@ pub struct Response {
     /// The property.
     pub property: Settable,
     /// Its value as Qubes has it now.
+    #[cfg_attr(feature = "schema", schemars(extend("x-qube" = "text")))]
     pub value: Value,
     /// False when it had that value already.
     pub changed: bool,

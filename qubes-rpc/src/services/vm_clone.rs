@@ -24,6 +24,7 @@ pub struct VmClone;
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Request {
     /// The qube of your scope to copy. Halt it first, so that its disk is at rest.
+    #[cfg_attr(feature = "schema", schemars(extend("x-qube" = "name")))]
     pub source: String,
     /// The name of the copy, which must begin with the reserved prefix ("ai-" unless the operator
     /// chose another); at most 31 characters.

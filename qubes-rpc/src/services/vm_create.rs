@@ -40,6 +40,7 @@ pub struct Request {
     pub name: String,
     /// The qube of your scope to base it on: a TemplateVM, or for class DispVM a template for
     /// disposables.
+    #[cfg_attr(feature = "schema", schemars(extend("x-qube" = "name")))]
     pub template: String,
     /// What kind of qube to make.
     #[serde(default)]
@@ -53,6 +54,7 @@ pub struct Request {
     pub offline: bool,
     /// The network you expect it to get; the call fails when it would be another.
     #[serde(default)]
+    #[cfg_attr(feature = "schema", schemars(extend("x-qube" = "name")))]
     pub netvm: Option<String>,
     /// The size of its private volume (its home) in bytes; 2 GiB when left out. See disk_budget.
     #[serde(default)]

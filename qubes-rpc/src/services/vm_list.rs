@@ -32,6 +32,7 @@ pub struct Response {
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Vm {
     /// Its name, which every other tool takes as vm_name.
+    #[cfg_attr(feature = "schema", schemars(extend("x-qube" = "subject")))]
     pub name: String,
     /// Its power state: "Running", "Halted", "Paused", "Transient", "Halting".
     pub state: String,
@@ -39,9 +40,11 @@ pub struct Vm {
     pub class: String,
     /// The qube it is based on; null when it is based on none, `<out-of-scope>` when you may not
     /// know.
+    #[cfg_attr(feature = "schema", schemars(extend("x-qube" = "name")))]
     pub template: Option<String>,
     /// The qube that gives it its network; null when it has none, `<out-of-scope>` when you may
     /// not know.
+    #[cfg_attr(feature = "schema", schemars(extend("x-qube" = "name")))]
     pub netvm: Option<String>,
     /// Its IPv4 address; null when it has none.
     pub ip: Option<String>,

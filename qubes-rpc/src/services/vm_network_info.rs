@@ -40,6 +40,7 @@ pub struct Response {
     /// What the tools in the qube printed, by tool.
     pub raw: BTreeMap<String, String>,
     /// Why the part from inside the qube is missing; null when it is there.
+    #[cfg_attr(feature = "schema", schemars(extend("x-qube" = "text")))]
     pub note: Option<String>,
 }
 
@@ -49,6 +50,7 @@ pub struct Response {
 pub struct Properties {
     /// The qube that gives it its network; null when it has none, `<out-of-scope>` when you may
     /// not know.
+    #[cfg_attr(feature = "schema", schemars(extend("x-qube" = "name")))]
     pub netvm: Option<String>,
     /// Its IPv4 address.
     pub ip: Option<String>,
