@@ -14,6 +14,7 @@ use crate::{
     agent::Agent,
     catalogue::{CatalogueError, Tools},
     commands::{self, call, doctor, topology, transfer},
+    confinement::confine,
     harden, http, log, onion,
     principals::command as token,
     qrexec::Qrexec,
@@ -58,6 +59,11 @@ impl Calls {
     /// The program that makes qrexec calls.
     pub(crate) fn program(&self) -> &Path {
         &self.qrexec_client_vm
+    }
+
+    /// The folder of this qube whose files are offered.
+    pub(crate) fn transfer_dir(&self) -> Option<&Path> {
+        self.transfer_dir.as_deref()
     }
 
     /// Whether files of this qube are offered.
@@ -188,7 +194,10 @@ enum Error {
 }
 
 fn serve(calls: Calls) -> Result<ExitCode, Error> {
+    let folder = calls.transfer_dir.clone();
     let server = calls.server()?;
+    // Before there is a thread that would stay unconfined.
+    confine(folder.as_deref().as_slice());
     on_one_thread(stdio::serve(server)).map_err(Error::Runtime)??;
     Ok(ExitCode::SUCCESS)
 }

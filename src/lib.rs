@@ -12,6 +12,7 @@ mod caller;
 mod catalogue;
 mod cli;
 mod commands;
+mod confinement;
 mod dom0;
 mod harden;
 mod http;

@@ -15,6 +15,7 @@ use serde::Serialize;
 use super::{CommandError, print, table};
 use crate::{
     cli::{Calls, on_one_thread},
+    confinement::{Confinement, confine},
     qrexec::CallError,
     reply::ReplyError,
     vms::Vm,
@@ -55,8 +56,11 @@ impl Finding {
 /// Looks at everything and prints what was found. The exit code is 1 when something is wrong.
 pub(crate) fn run(arguments: Arguments, calls: Calls) -> Result<ExitCode, CommandError> {
     let program = look_for_program(calls.program());
+    let folder = calls.transfer_dir().map(Path::to_path_buf);
     let agent = calls.agent()?;
-    let mut findings = vec![version(agent.tools().len()), program];
+    // As when it serves, so that what is found out here holds there.
+    let confinement = judge_confinement(confine(folder.as_deref().as_slice()));
+    let mut findings = vec![version(agent.tools().len()), program, confinement];
     if findings.iter().all(|finding| finding.ok) {
         let began = Instant::now();
         let listed = on_one_thread(agent.vms()).map_err(CommandError::Runtime)?;
@@ -81,6 +85,16 @@ fn version(tools: usize) -> Finding {
         env!("CARGO_PKG_VERSION")
     );
     Finding::good("version", seen)
+}
+
+/// No kernel is at fault: what confinement is there comes on top.
+fn judge_confinement(confinement: Confinement) -> Finding {
+    let seen = match confinement {
+        Confinement::Full => "Landlock: writes only to devices and --transfer-dir, and no TCP port",
+        Confinement::Partial => "Landlock, of which this kernel knows a part",
+        Confinement::None => "none: this kernel has no Landlock",
+    };
+    Finding::good("confinement", seen)
 }
 
 const PROGRAM: &str = "qrexec-client-vm";

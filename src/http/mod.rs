@@ -12,7 +12,7 @@ mod sessions;
 use std::{
     io,
     net::{Ipv4Addr, SocketAddr},
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::ExitCode,
     sync::Arc,
 };
@@ -33,6 +33,7 @@ use self::{
 use crate::{
     caller::Caller,
     cli::{self, AgentError, Calls},
+    confinement::confine,
     log,
     principals::{
         command::Files,
@@ -116,13 +117,15 @@ pub(crate) fn run(arguments: Arguments, calls: Calls) -> Result<ExitCode, ServeE
         return Err(ServeError::Transfers);
     }
     let places = files.places().ok_or(ServeError::NoHome)?;
+    let folder = calls.transfer_dir().map(Path::to_path_buf);
     if keys::make_token(&places.token)? {
         log::line(&format!("made a token, in {}", places.token.display()));
     }
     let keys = Arc::new(Keys::open(places)?);
     let agent = calls.agent()?;
     let server = move |caller| Server::new(Arc::new(agent.for_caller(caller)));
-    cli::on_one_thread(serve(&reach, Door::Tokens(Arc::clone(&keys)), Some(keys), server))
+    let door = Door::Tokens(Arc::clone(&keys));
+    cli::on_one_thread(serve(&reach, folder.as_deref(), door, Some(keys), server))
         .map_err(ServeError::Runtime)??;
     Ok(ExitCode::SUCCESS)
 }
@@ -130,6 +133,7 @@ pub(crate) fn run(arguments: Arguments, calls: Calls) -> Result<ExitCode, ServeE
 /// Serves such handlers there until a signal asks for the end.
 async fn serve<H: ServerHandler>(
     reach: &Reach,
+    transfers: Option<&Path>,
     door: Door,
     keys: Option<Arc<Keys>>,
     server: impl Fn(Arc<Caller>) -> H + Send + Sync + 'static,
@@ -138,6 +142,11 @@ async fn serve<H: ServerHandler>(
     let mut terminate = signal(SignalKind::terminate()).map_err(ServeError::Signals)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(ServeError::Signals)?;
     let listener = Listener::bind(&reach.place()?).await?;
+    // The socket is removed at the end.
+    let socket = reach.unix.as_deref().and_then(Path::parent);
+    let socket = socket.map(|folder| if folder == Path::new("") { Path::new(".") } else { folder });
+    let writable: Vec<&Path> = transfers.into_iter().chain(socket).collect();
+    confine(&writable);
     log::line(&format!("listening on {}", listener.render()));
     let stopping = async {
         tokio::select! {

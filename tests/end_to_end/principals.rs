@@ -66,7 +66,7 @@ impl Site {
 
     /// The result of a request of revision 2026-07-28, or its error, and all that was sent with it.
     async fn ask(&self, token: &str, method: &str, mut params: Value) -> (Value, String) {
-        let name = params["name"].as_str().or(params["uri"].as_str()).map(str::to_owned);
+        let name = params["name"].as_str().or_else(|| params["uri"].as_str()).map(str::to_owned);
         params["_meta"] = json!({
             "progressToken": 1,
             "io.modelcontextprotocol/protocolVersion": "2026-07-28",
@@ -89,11 +89,11 @@ impl Site {
         stream.write_all(format!("{head}\r\n{body}").as_bytes()).await.unwrap();
         let mut answer = String::new();
         stream.read_to_string(&mut answer).await.unwrap();
-        let json = answer.lines().filter_map(|line| {
+        let mut json = answer.lines().filter_map(|line| {
             let line = line.strip_prefix("data: ").unwrap_or(line);
             serde_json::from_str::<Value>(line).ok().filter(|value| value["id"] == 1)
         });
-        let json = json.last().unwrap_or_else(|| panic!("no answer: {answer}"));
+        let json = json.next_back().unwrap_or_else(|| panic!("no answer: {answer}"));
         let result =
             if json["error"].is_null() { json["result"].clone() } else { json["error"].clone() };
         (result, answer)
@@ -177,14 +177,7 @@ fn no_answer_to_a_limited_principal_names_another_qube() {
             .filter(|name| !OWN.contains(&name.as_str()))
             .collect();
         assert!(foreign.iter().any(|name| name == "other") && foreign.len() > 5, "{foreign:?}");
-        // Something of others to tell.
-        for (source, target) in [("work", "dev"), ("work", "other"), ("other", "third")] {
-            let rule = json!({"action": "add", "source": source, "target": target, "port": 22});
-            site.done("connect_tcp_policy", rule).await;
-        }
-        for qube in ["work", "other"] {
-            site.done("start_job", json!({"vm_name": qube, "command": "sleep 600"})).await;
-        }
+        make_something_to_tell(&site).await;
         let (listed, _) = site.ask(&site.limited, "tools/list", json!({})).await;
         let tools = listed["tools"].as_array().unwrap();
         let kept = |tool: &&Value| {
@@ -231,6 +224,17 @@ fn no_answer_to_a_limited_principal_names_another_qube() {
             site.done("kill_vm", json!({"vm_name": qube})).await;
         }
     });
+}
+
+/// Rules and jobs, of the principal's qubes and of others.
+async fn make_something_to_tell(site: &Site) {
+    for (source, target) in [("work", "dev"), ("work", "other"), ("other", "third")] {
+        let rule = json!({"action": "add", "source": source, "target": target, "port": 22});
+        site.done("connect_tcp_policy", rule).await;
+    }
+    for qube in ["work", "other"] {
+        site.done("start_job", json!({"vm_name": qube, "command": "sleep 600"})).await;
+    }
 }
 
 /// Events and their progress, while something happens to a qube of each kind.
