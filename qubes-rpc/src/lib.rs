@@ -54,3 +54,5 @@ mod visible;
 
 pub use cli::{command, run};
 pub use ledger::fuzz_ledger_entry;
+pub use operator::fuzz_denial;
+pub use qmcp::fuzz_qmcp_request;

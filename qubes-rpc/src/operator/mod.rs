@@ -22,6 +22,7 @@ use std::process::ExitCode;
 use clap::Subcommand;
 use contract::limits;
 
+pub use self::audit::fuzz_denial;
 use crate::{host::Host, paths::Paths};
 
 /// The operator's commands.

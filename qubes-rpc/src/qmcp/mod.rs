@@ -15,6 +15,7 @@ use serde_json::{Map, Value, json};
 use tokio::{io::BufReader, net::unix::OwnedReadHalf};
 
 use self::adapter::{Adapter, Asked};
+pub use self::request::fuzz_qmcp_request;
 use crate::{
     admission::{NotAdmitted, admit},
     agents::Connection,

@@ -82,20 +82,20 @@ fn parse_message(message: &str) -> Option<Entry> {
     Some(entry)
 }
 
+/// Reads any line of the journal, and asserts that what is a denial names its caller and its service.
+pub fn fuzz_denial(input: &[u8]) {
+    if let Some(denial) = Denial::parse(input) {
+        assert!(!denial.entry.service.is_empty() && !denial.entry.agent.is_empty(), "no name");
+        assert!(denial.entry.outcome == "Denied", "another outcome");
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
     use serde_json::json;
 
     use super::*;
-
-    /// Reads any line, and what it reads again in its own words.
-    fn fuzz_denial(input: &[u8]) {
-        if let Some(denial) = Denial::parse(input) {
-            assert!(!denial.entry.service.is_empty() && !denial.entry.agent.is_empty());
-            assert_eq!(denial.entry.outcome, "Denied");
-        }
-    }
 
     fn parsed(message: &str) -> Option<(String, String, String, String)> {
         let entry = parse_message(message)?;

@@ -17,6 +17,7 @@ use std::{
 use clap::{Args, Subcommand};
 use policy::Until;
 
+pub use self::denials::fuzz_denial;
 pub(crate) use self::table::{cells, printable};
 use self::{
     policy_log::{PolicyLog, PolicyLogError},
