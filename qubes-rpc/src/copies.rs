@@ -1,6 +1,6 @@
 //! Copying between two qubes: authority over both, for as long as it takes.
 
-use std::{future::pending, rc::Rc, time::Duration, time::SystemTime};
+use std::{future::pending, rc::Rc, time::Duration};
 
 use admin_api::QubeName;
 use contract::{Fault, Power, limits};
@@ -92,7 +92,7 @@ impl Writer<'_> {
         let Ok(scope) = read_granted(&self.host.paths, self.host.trusted) else {
             return false;
         };
-        let now = SystemTime::now();
+        let now = self.host.now();
         let view = View::admit(Rc::new(scope), view.agent(), Power::Files, now);
         let Ok(view) = view else { return false };
         view.caller().is_ok_and(|caller| {

@@ -1,7 +1,7 @@
 //! Which names of qubes a caller may know. Whatever qubesd says of a qube passes through here
 //! before it reaches an answer; a name that is not in the caller's scope never does.
 
-use std::{collections::HashMap, rc::Rc, time::SystemTime};
+use std::{collections::HashMap, rc::Rc};
 
 use admin_api::{QubeName, call::property::PropertyValue};
 use contract::{Fault, Power};
@@ -44,9 +44,8 @@ impl Host {
     /// The names that this agent may know.
     pub(crate) fn names(&self, agent: &QubeName) -> Names<'_> {
         let scope = read_granted(&self.paths, self.trusted).ok();
-        let view = scope.and_then(|scope| {
-            View::admit(Rc::new(scope), agent, Power::See, SystemTime::now()).ok()
-        });
+        let view =
+            scope.and_then(|scope| View::admit(Rc::new(scope), agent, Power::See, self.now()).ok());
         Names { host: self, view, known: HashMap::new() }
     }
 
@@ -62,7 +61,7 @@ impl Host {
         let name = name.parse::<QubeName>().map_err(|_| refused())?;
         let scope = read_granted(&self.paths, self.trusted).map_err(|_| Fault::Refused {})?;
         let caller = scope.caller(agent).map_err(|_| refused())?;
-        let claim = caller.claim_in_text(&name, power, SystemTime::now()).map_err(|_| refused())?;
+        let claim = caller.claim_in_text(&name, power, self.now()).map_err(|_| refused())?;
         let with_tags = !claim.wanted_tags().is_empty();
         let found = self.find(&name, with_tags).await?.ok_or_else(refused)?;
         let qube = claim.manage(found.live.clone()).map_err(|_| refused())?;

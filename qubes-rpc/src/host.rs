@@ -4,7 +4,7 @@ use std::{
     cell::{Cell, RefCell},
     collections::BTreeMap,
     path::PathBuf,
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use admin_api::{
@@ -19,8 +19,13 @@ use policy::{Live, ManagedQube};
 use tokio::sync::{Mutex, Semaphore};
 
 use crate::{
-    audit::Audit, births::Births, error::Error, ledger::Ledger, paths::Paths, run::Runner,
-    times::seconds_since_1970,
+    audit::Audit,
+    births::Births,
+    error::Error,
+    ledger::Ledger,
+    paths::Paths,
+    run::Runner,
+    times::{GrantClock, seconds_since_1970},
 };
 
 /// One dom0.
@@ -46,6 +51,7 @@ pub struct Host {
     pub(crate) births: Births,
     /// How many calls of each agent watch its scope.
     pub(crate) watches: RefCell<BTreeMap<String, usize>>,
+    clock: GrantClock,
     born: u64,
     calls: Cell<u64>,
 }
@@ -70,9 +76,15 @@ impl Host {
             firewall: Mutex::new(()),
             questions: Semaphore::new(limits::QUESTIONS),
             watches: RefCell::default(),
+            clock: GrantClock::new(),
             born,
             calls: Cell::new(0),
         }
+    }
+
+    /// The time by which grants end.
+    pub(crate) fn now(&self) -> SystemTime {
+        self.clock.now()
     }
 
     /// A number for a call that no other call of this daemon or of an earlier one has.

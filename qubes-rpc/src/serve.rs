@@ -188,7 +188,7 @@ async fn one_call(
     let mut admission = if connection.count > limits::CALLS_PER_AGENT {
         Err(NotAdmitted::Busy)
     } else {
-        admit(host, descriptor, SystemTime::now()).await
+        admit(host, descriptor, host.now()).await
     };
     let expected = match &admission {
         Ok(admission) => plain::expected(admission.entry),
@@ -202,7 +202,7 @@ async fn one_call(
     call.answer.set_form(form);
     if admission.is_ok() && since.elapsed() > limits::ADMISSION {
         // A caller that sent slowly keeps no authority that has ended meanwhile.
-        admission = admit(host, descriptor, SystemTime::now()).await;
+        admission = admit(host, descriptor, host.now()).await;
     }
     let admission = match admission {
         Ok(admission) => admission,
@@ -296,7 +296,7 @@ pub(crate) async fn work(
     };
     let ended = async {
         match until {
-            Some(until) => sleep_until_time(until.time()).await,
+            Some(until) => sleep_until_time(host, until.time()).await,
             None => std::future::pending().await,
         }
         call.gone.cancel();
@@ -311,8 +311,8 @@ pub(crate) async fn work(
 }
 
 /// Waits for a moment of the clock, which may be set meanwhile.
-async fn sleep_until_time(time: SystemTime) {
-    while let Ok(left) = time.duration_since(SystemTime::now()) {
+async fn sleep_until_time(host: &Host, time: SystemTime) {
+    while let Ok(left) = time.duration_since(host.now()) {
         sleep(left.min(limits::CLOCK)).await;
     }
 }

@@ -3,7 +3,7 @@
 //! It accepts nothing but a change, two names and a port. It does not take the daemon's word for
 //! anything: it reads the operator's file and asks qubesd itself.
 
-use std::{fs::File, io, num::NonZeroU16, path::Path, rc::Rc, time::SystemTime};
+use std::{fs::File, io, num::NonZeroU16, path::Path, rc::Rc};
 
 use contract::limits;
 use policy::{TcpRule, TcpRules};
@@ -213,7 +213,7 @@ pub(crate) async fn put_back(host: &Host, rules: Vec<TcpRule>) -> Result<Vec<Tcp
 /// Whether any agent holds the power `net` over both ends now.
 async fn granted(host: &Host, rule: &TcpRule) -> Result<bool, Error> {
     let Ok(scope) = read_granted(&host.paths, host.trusted) else { return Ok(false) };
-    let now = SystemTime::now();
+    let now = host.now();
     for agent in scope.agents() {
         let Ok(caller) = scope.caller(agent) else { continue };
         if host.net_pair(&caller, rule, now).await?.is_ok() {

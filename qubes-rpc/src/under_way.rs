@@ -4,7 +4,7 @@ use std::{
     fs::{DirBuilder, File, OpenOptions},
     io,
     os::unix::fs::{DirBuilderExt, OpenOptionsExt},
-    time::{Duration, SystemTime},
+    time::Duration,
 };
 
 use contract::{Fault, limits};
@@ -63,7 +63,7 @@ impl Host {
 
     /// Resolves when everything is paused or the grant that a call rests on has ended.
     pub(crate) async fn authority_ends(&self, descriptor: &Descriptor) {
-        while !is_paused(&self.paths) && is_granted(self, descriptor, SystemTime::now()) {
+        while !is_paused(&self.paths) && is_granted(self, descriptor, self.now()) {
             sleep(limits::AUTHORITY).await;
         }
     }

@@ -1,6 +1,6 @@
 //! Which qubes an agent sees, asked from qubesd for as few qubes as possible.
 
-use std::{rc::Rc, time::SystemTime};
+use std::rc::Rc;
 
 use admin_api::{
     Destination, PropertyName, QubeName,
@@ -86,7 +86,7 @@ impl<E: Effect> Handle<'_, E> {
         }
         let scope = read_granted(&self.host.paths, self.host.trusted);
         let view = scope.ok().and_then(|scope| {
-            View::admit(Rc::new(scope), qube.agent(), Power::See, SystemTime::now()).ok()
+            View::admit(Rc::new(scope), qube.agent(), Power::See, self.host.now()).ok()
         });
         let known = match view {
             Some(view) => self.visible(&view).await?,

@@ -1,7 +1,5 @@
 //! Disposables: made, started, and removed whatever happens.
 
-use std::time::SystemTime;
-
 use admin_api::{
     Destination, Source as Requester, Tag, Uuid,
     call::{self, vm::Class},
@@ -80,7 +78,7 @@ impl Writer<'_> {
     pub(crate) async fn birthright_ends(self, view: &View) {
         let granted = || {
             let scope = read_granted(&self.host.paths, self.host.trusted).ok()?;
-            scope.caller(view.agent()).ok()?.birth(SystemTime::now()).ok()
+            scope.caller(view.agent()).ok()?.birth(self.host.now()).ok()
         };
         while granted().is_some() {
             sleep(limits::AUTHORITY).await;

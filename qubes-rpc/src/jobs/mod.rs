@@ -5,7 +5,7 @@ mod start;
 mod text;
 mod watch;
 
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use admin_api::{QubeName, call::vm::PowerState};
 use contract::{Fault, Power, limits};
@@ -122,7 +122,7 @@ impl<E: Effect> Handle<'_, E> {
         let host = self.host;
         let jobs: Vec<Job> = (host.ledger.all().into_iter())
             .filter(|job| job.agent == agent.as_str() && wanted(&job.qube))
-            .filter(|job| !job.is_forgotten() && host.claim(job, SystemTime::now()).is_some())
+            .filter(|job| !job.is_forgotten() && host.claim(job, host.now()).is_some())
             .take(limits::JOBS_PER_AGENT * 2)
             .collect();
         let mut places: Vec<(&str, bool)> =
@@ -139,7 +139,7 @@ impl<E: Effect> Handle<'_, E> {
                     if !host.looks_outright(first) {
                         return Vec::new();
                     }
-                    match host.standing(first, SystemTime::now()).await {
+                    match host.standing(first, host.now()).await {
                         Standing::Granted => host.look_at(&here, limits::JOB_LIST_LOOK).await,
                         Standing::Over | Standing::Gone | Standing::Unknown => Vec::new(),
                     }

@@ -54,9 +54,7 @@ impl Host {
             return false;
         };
         let caller = scope.caller(&agent).ok();
-        caller.is_some_and(|caller| {
-            caller.claim_in_text(&qube, Power::Exec, SystemTime::now()).is_ok()
-        })
+        caller.is_some_and(|caller| caller.claim_in_text(&qube, Power::Exec, self.now()).is_ok())
     }
 
     /// Whether a job still rests on a grant, by the operator's file and by qubesd.

@@ -1,6 +1,6 @@
 //! Starting a job: room for it, its entry in the ledger, and then its process.
 
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use bytes::Bytes;
 use contract::{Fault, Stream, limits};
@@ -48,7 +48,7 @@ impl Writer<'_> {
         self.host.ledger.write(&job).map_err(Error::File)?;
         let begun = self.begin_job(&job, command, deadline).await;
         let standing = match begun {
-            Ok(()) => self.host.standing(&job, SystemTime::now()).await,
+            Ok(()) => self.host.standing(&job, self.host.now()).await,
             Err(_) => Standing::Over,
         };
         match (begun, standing) {
@@ -111,7 +111,7 @@ impl Host {
                 let open = open_here(&jobs);
                 let open: Vec<&Job> = open.iter().filter(|job| job.root == user).collect();
                 if let Some(first) = open.first()
-                    && self.standing(first, SystemTime::now()).await == Standing::Granted
+                    && self.standing(first, self.now()).await == Standing::Granted
                 {
                     self.look_at(&open, limits::JOB_LIST_LOOK).await;
                 }

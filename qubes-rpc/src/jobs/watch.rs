@@ -6,7 +6,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     pin::Pin,
-    time::{Duration, SystemTime},
+    time::Duration,
 };
 
 use contract::limits;
@@ -165,7 +165,7 @@ impl Host {
         if open.is_empty() {
             return;
         }
-        let (granted, now) = (self.granted(), SystemTime::now());
+        let (granted, now) = (self.granted(), self.now());
         let rests = |job: &Job| granted.as_ref().and_then(|scope| claim_in(scope, job, now));
         let is_over = |job: &Job| rests(job).is_none() || known.over.contains(&job.handle);
         for (uuid, jobs) in known.overdue(&open, is_over) {
@@ -224,7 +224,7 @@ impl Host {
         let round = async {
             for group in groups.values() {
                 let Some(first) = group.first() else { continue };
-                match self.standing(first, SystemTime::now()).await {
+                match self.standing(first, self.now()).await {
                     Standing::Over => over.extend(group.iter().map(|job| job.handle.clone())),
                     Standing::Gone => group.iter().for_each(|job| self.learn(job, JobState::Lost)),
                     Standing::Granted => drop(self.look_at(group, limits::JOB_LOOK).await),
@@ -243,7 +243,7 @@ impl Host {
         let qubes = by_qube(self.ledger.open()).into_values().map(|jobs| async move {
             let mut over = Vec::new();
             for job in jobs {
-                match self.standing(&job, SystemTime::now()).await {
+                match self.standing(&job, self.now()).await {
                     Standing::Over => over.push(job),
                     Standing::Gone => self.learn(&job, JobState::Lost),
                     Standing::Granted | Standing::Unknown => {}

@@ -8,8 +8,6 @@ mod adapter;
 mod answer;
 mod request;
 
-use std::time::SystemTime;
-
 use contract::{Fault, Power, limits};
 use serde_json::{Map, Value, json};
 use tokio::{io::BufReader, net::unix::OwnedReadHalf};
@@ -107,7 +105,7 @@ fn speaks(host: &Host, descriptor: &Descriptor) -> Result<(), String> {
         .map_err(|error| format!("operator's file: {}", chain(&error)))?;
     let speaks = scope
         .block(&descriptor.source)
-        .is_some_and(|block| block.speaks_qmcp() && block.holds_sandbox(SystemTime::now()));
+        .is_some_and(|block| block.speaks_qmcp() && block.holds_sandbox(host.now()));
     if speaks { Ok(()) } else { Err("the caller's block does not say @compat qmcp".into()) }
 }
 
@@ -134,7 +132,7 @@ async fn adapted(
         source: descriptor.source.clone(),
         target,
     };
-    let admission = match admit(host, &inner, SystemTime::now()).await {
+    let admission = match admit(host, &inner, host.now()).await {
         Ok(admission) => admission,
         Err(NotAdmitted::Refused(reason)) => return Err(Failed::Refused(reason)),
         Err(NotAdmitted::Busy) => return Err(Failed::Row(Fault::Busy {}.into())),
