@@ -35,7 +35,7 @@ impl Drop for Small {
 }
 
 /// Runs the part.
-pub(crate) fn run(extent: Extent) {
+pub(crate) fn run(extent: &Extent) {
     let mut small = None;
     let logs = |host: &Host| host.root().join("var/log/salt-bridge");
     let machine = Machine::start(|host| small = Small::mount(logs(host)));

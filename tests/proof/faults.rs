@@ -73,7 +73,7 @@ const QREXEC_FAULTS: [&str; 9] = [
 ];
 
 /// Runs the part.
-pub(crate) fn run(extent: Extent) {
+pub(crate) fn run(extent: &Extent) {
     let machine = Machine::start(|_| {});
     let mut dice = Dice::new(extent.seed);
     let mut agent = Agent::start(&machine.host, "f");

@@ -17,7 +17,7 @@ use crate::{
 const AGENTS: u64 = 4;
 
 /// Runs the part.
-pub(crate) fn run(extent: Extent) {
+pub(crate) fn run(extent: &Extent) {
     let machine = Machine::start(|_| {});
     let stop = AtomicBool::new(false);
     let (mut promised, mut done, mut failed, mut callers) = (Promised::default(), 0, 0, 0);

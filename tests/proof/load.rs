@@ -17,7 +17,7 @@ const CLIENTS: u64 = 16;
 const AT_ONCE: u64 = 2;
 
 /// Runs the part.
-pub(crate) fn run(extent: Extent) {
+pub(crate) fn run(extent: &Extent) {
     let machine = Machine::start(|_| {});
     let host = &machine.host;
     let mut shims: Vec<Shim> = (0..CLIENTS).map(|_| Shim::start(host)).collect();
