@@ -2,7 +2,7 @@
 
 mod error;
 
-use std::{fmt::Write as _, str::FromStr, time::SystemTime};
+use std::{collections::BTreeSet, fmt::Write as _, str::FromStr, time::SystemTime};
 
 use admin_api::{QubeName, Tag};
 use contract::limits::SCOPE_BYTES;
@@ -27,6 +27,8 @@ pub struct Scope {
 pub struct Block {
     agent: QubeName,
     grants: Vec<Grant>,
+    /// What they are over, to see at once what is repeated.
+    targets: BTreeSet<Target>,
     /// Whether calls in the form of qubes-mcp are answered.
     qmcp: bool,
 }
@@ -46,7 +48,7 @@ pub struct Grant {
 }
 
 /// What a grant is over.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Target {
     /// The qube of this name: a listed qube.
     Qube(QubeName),
@@ -181,7 +183,7 @@ impl FromStr for Scope {
 impl Block {
     /// A block that grants nothing yet.
     pub const fn new(agent: QubeName) -> Self {
-        Self { agent, grants: Vec::new(), qmcp: false }
+        Self { agent, grants: Vec::new(), targets: BTreeSet::new(), qmcp: false }
     }
 
     /// Whose block it is.
@@ -229,7 +231,7 @@ impl Block {
             Target::Tag(_) if grant.powers.any_ask() => return Err(LineError::AskOnTag),
             Target::Qube(_) | Target::Tag(_) => {}
         }
-        if self.grants.iter().any(|old| old.target == grant.target) {
+        if !self.targets.insert(grant.target.clone()) {
             return Err(LineError::RepeatedTarget);
         }
         self.grants.push(grant);
@@ -375,6 +377,23 @@ test       see
              build see,exec until=2026-12-01T18:00:00Z\n@tag:ai-managed\n@agent helper\ntest see\n"
         );
         assert_eq!(Scope::parse(&scope.render()), Ok(scope));
+    }
+
+    #[test]
+    fn the_form_of_qubes_mcp_is_said_once_and_kept() {
+        let text = "@agent a\n@compat qmcp\n@tag:ai-managed until=1970-01-01T00:00:10Z\n";
+        let scope: Scope = text.parse().unwrap();
+        assert_eq!(scope.render(), text);
+        let block = scope.blocks().first().unwrap();
+        let at = |seconds| SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(seconds);
+        assert!(block.speaks_qmcp() && block.holds_sandbox(at(9)) && !block.holds_sandbox(at(10)));
+        let fresh = Block::new(QubeName::parse("a").unwrap()).speaking_qmcp();
+        assert!(fresh.speaks_qmcp() && !fresh.holds_sandbox(at(0)));
+        for line in ["@compat", "@compat qmcp more", "@compat other"] {
+            assert_eq!(fault(&format!("@agent a\n{line}\n")), (2, LineError::CompatLine), "{line}");
+        }
+        assert_eq!(fault("@agent a\n@compat qmcp\n@compat qmcp\n"), (3, LineError::CompatLine));
+        assert_eq!(fault("@compat qmcp\n"), (1, LineError::WithoutAgent));
     }
 
     #[test]
