@@ -98,6 +98,11 @@ mod tests {
             assert!(Destination::parse(bad).is_err(), "{bad}");
         }
         assert_eq!(Source::parse("dom0"), Ok(Source::Dom0));
+        let name = QubeName::parse("work").unwrap();
+        assert_eq!(Destination::parse("work"), Ok(name.clone().into()));
+        assert_eq!(Source::parse("work"), Ok(name.into()));
+        let uuid = Uuid::parse("731881c4-00db-4f7d-b875-47a0ea7bad96").unwrap();
+        assert_eq!(Destination::parse(&format!("uuid:{uuid}")), Ok(uuid.into()));
         assert!(Source::parse("uuid:731881c4-00db-4f7d-b875-47a0ea7bad96").is_err());
     }
 }

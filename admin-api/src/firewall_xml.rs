@@ -286,6 +286,7 @@ mod tests {
             "action=accept expire=1795391845 dst4=192.0.2.0/24 proto=tcp dstports=80 comment=a b\naction=drop\n",
         )
         .unwrap();
+        fuzz_firewall_xml(render(&rules).unwrap().as_bytes());
         let text = r#"<firewall version="2">
   <rules>
     <rule>

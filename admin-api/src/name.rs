@@ -276,8 +276,12 @@ mod tests {
     #[test]
     fn qube_names_are_those_of_qubes_without_the_reserved_ones() {
         for good in ["work", "A", "new.dot", "new_us", "sys-net", "disp12", &"a".repeat(31)] {
-            assert_eq!(QubeName::parse(good).unwrap().as_str(), good);
+            let name = QubeName::parse(good).unwrap();
+            assert_eq!((name.as_str(), name.as_ref()), (good, good));
+            assert_eq!(format!("{name:?}"), format!("QubeName({good:?})"));
         }
+        let uuid: Uuid = "731881c4-00db-4f7d-b875-47a0ea7bad96".parse().unwrap();
+        assert_eq!(format!("{uuid:?}"), format!("Uuid(\"{uuid}\")"));
         let kind = "qube name";
         assert_eq!(QubeName::parse(""), Err(NameError::Empty { kind }));
         assert_eq!(QubeName::parse(&"a".repeat(32)), Err(NameError::TooLong { kind, max: 31 }));

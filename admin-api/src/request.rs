@@ -160,7 +160,9 @@ mod tests {
     #[test]
     fn a_request_is_method_argument_source_destination_and_payload() {
         let request = Request::new("admin.vm.property.Set", work()).argument("netvm").payload("");
-        assert_eq!(&request.encode().unwrap()[..], b"admin.vm.property.Set+netvm dom0 name work\0");
+        let bytes = request.encode().unwrap();
+        assert_eq!(&bytes[..], b"admin.vm.property.Set+netvm dom0 name work\0");
+        fuzz_request(&bytes);
         let request = Request::new("admin.vm.tag.Set", work())
             .argument("x")
             .payload(&b"a\0b"[..])

@@ -87,6 +87,23 @@ mod tests {
     }
 
     #[test]
+    fn every_fault_has_a_sentence() {
+        let message = || "why".to_owned();
+        for (fault, sentence) in [
+            (Fault::Refused {}, "request refused"),
+            (Fault::BadRequest { message: message() }, "bad request: why"),
+            (Fault::TimedOut { message: message() }, "timed out: why"),
+            (Fault::TooLarge { message: message() }, "too large: why"),
+            (Fault::Busy {}, "too many calls are under way; try again when one has ended"),
+            (Fault::Failed { message: message(), call: "7".into() }, "failed: why (call 7)"),
+        ] {
+            assert_eq!(fault.sentence(), sentence);
+        }
+        let halted = Fault::NotRunning { state: "Halted".into() }.sentence();
+        assert!(halted.contains("its state is Halted"), "{halted}");
+    }
+
+    #[test]
     fn a_message_that_quotes_too_much_is_cut_between_characters() {
         let Fault::BadRequest { message } = Fault::bad_request("a".to_owned() + &"é".repeat(9000))
         else {

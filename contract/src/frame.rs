@@ -163,6 +163,8 @@ mod tests {
             Some(Frame::new(Kind::Stderr, &b"no"[..]))
         );
         assert!(bytes.is_empty());
+        let finals: Vec<Kind> = Kind::ALL.into_iter().filter(|kind| kind.is_final()).collect();
+        assert_eq!(finals, [Kind::Result, Kind::Fault]);
     }
 
     #[test]
@@ -170,12 +172,16 @@ mod tests {
         let mut bytes = BytesMut::from(&b"\x01\x00\x01\x00\x01"[..]);
         assert!(matches!(FrameCodec.decode(&mut bytes), Err(FrameError::TooLong(65537))));
         assert!(bytes.capacity() < 1024);
+        assert!(matches!(render_header(Kind::Part, 65537), Err(FrameError::TooLong(65537))));
     }
 
     #[test]
     fn a_stream_that_ends_within_a_frame_is_an_error() {
         let mut bytes = BytesMut::from(&b"\x01\x00\x00\x00\x02n"[..]);
         assert!(matches!(FrameCodec.decode_eof(&mut bytes), Err(FrameError::Truncated)));
+        let mut whole = BytesMut::from(&b"\x01\x00\x00\x00\x01n"[..]);
+        assert!(matches!(FrameCodec.decode_eof(&mut whole), Ok(Some(_))));
+        fuzz_frames(b"\x01\x00\x00\x00\x01n\x05\x00\x00\x00\x02{}\x07");
         assert!(matches!(
             FrameCodec.decode(&mut BytesMut::from(&b"\x07\0\0\0\0"[..])),
             Err(FrameError::UnknownKind(7))

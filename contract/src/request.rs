@@ -141,6 +141,10 @@ mod tests {
         assert!(matches!(RequestLine::parse(br#"{"frames":2}"#), Err(E::Version(2))));
         assert!(matches!(RequestLine::parse(br#"{"frames":1,"body":8388609}"#), Err(E::Body(_))));
         assert!(matches!(RequestLine::parse(&[b' '; 65 * 1024]), Err(E::TooLong)));
+        let mut args = Map::new();
+        args.insert("a".into(), "x".repeat(65 * 1024).into());
+        assert!(matches!(RequestLine::new(args, 0).render(), Err(E::TooLong)));
+        fuzz_request_line(br#"{"frames":1,"args":{"a":[{"b":0.1}],"c":{"d":[1]}}}"#);
     }
 
     proptest! {

@@ -545,6 +545,11 @@ vault see:ask
         ] {
             let scope = Scope::parse(&format!("@agent a\n{lines}\n")).unwrap();
             let birth = scope.caller(&name("a")).unwrap().birth(now());
+            if let Ok(birth) = &birth {
+                assert_eq!((birth.agent(), birth.until()), (&name("a"), None));
+                assert!(birth.holds(Power::Shape));
+                assert_eq!(birth.own_disposable_tag(), "disp-created-by-a");
+            }
             assert_eq!(birth.map(drop).map_err(Refused::reason), expected, "{lines}");
         }
     }

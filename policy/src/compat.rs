@@ -163,5 +163,13 @@ mod tests {
         let less = lines("@agent a\n@compat qmcp\nwork\n@tag:ai-managed see\n", Tier::Full);
         assert!(less.iter().all(|line| !line.contains("RunIn") && !line.contains("Filecopy")));
         assert!(less.contains(&"admin.vm.firewall.Get * a work deny notify=no".to_owned()));
+        let scope = Scope::parse("@agent a\n@compat qmcp\n@tag:ai-managed\n").unwrap();
+        let policy = crate::render_policy(&scope, &[], SystemTime::UNIX_EPOCH);
+        assert!(all.iter().all(|line| policy.lines().any(|other| other == line)), "{policy}");
+        let both = lines("@agent a\n@compat qmcp\nwork\n@tag:ai-managed\n", Tier::Full);
+        let closed = format!("{COPY} * @tag:ai-managed work deny notify=no");
+        let opened = format!("{COPY} * @tag:ai-full @tag:ai-full allow");
+        let place = |line: &String| both.iter().position(|other| other == line).unwrap();
+        assert!(place(&closed) < place(&opened), "{both:?}");
     }
 }

@@ -468,6 +468,28 @@ mod tests {
     }
 
     #[test]
+    fn what_is_wrong_in_a_file_of_the_older_form_is_found_there() {
+        let within = |text: &str| {
+            let top = ("30-a.policy", "!include-service s.Exec * include/old");
+            let (place, problem) = problem(&[top, ("include/old", text)]);
+            assert_eq!(place, "/etc/qubes/policy.d/include/old:1");
+            problem
+        };
+        let unknown = PolicyProblem::UnknownDirective("!include-dir".into());
+        assert_eq!(within("!include-dir x"), unknown);
+        assert_eq!(within("work dev"), PolicyProblem::Rule(RuleError::Fields));
+        let files = PolicyFiles::from_iter([("include/old", "text")]);
+        assert_eq!(files.get("/etc/qubes/policy.d/include/old"), Some("text"));
+        assert_eq!(files.get("old"), None);
+    }
+
+    #[test]
+    fn an_allowed_disposable_of_what_is_no_template_is_refused() {
+        let line = "s.Exec * work dev allow target=@dispvm:work";
+        assert_eq!(reached(&decide(line, "work", "dev")), Err(Denial::NotADisposableTemplate));
+    }
+
+    #[test]
     fn a_word_stands_only_in_its_columns() {
         let good =
             |line: &str| Policy::parse(&PolicyFiles::from_iter([("a.policy", line)])).is_ok();
@@ -537,6 +559,8 @@ mod tests {
     #[test]
     fn the_choice_leaves_out_the_source_internal_qubes_and_what_is_denied() {
         assert_eq!(choices(decide("* * * @tag:red ask", "work", "dev")), ["dev"]);
+        let by_tag = "s.Exec * work @dispvm:@tag:blue ask\ns.Exec * work lone ask";
+        assert_eq!(choices(decide(by_tag, "work", "lone")), ["@dispvm:dvm", "lone"]);
         let lines = "* * * dev deny\n* * * @anyvm ask";
         assert_eq!(choices(decide(lines, "work", "lone")), ["@dispvm:dvm", "dvm", "lone"]);
         let only_itself = decide("* * work @type:AppVM ask target=work", "work", "dev");

@@ -135,6 +135,7 @@ mod tests {
     fn powers_are_read_and_shown_in_their_order() {
         let powers = Powers::parse("files:ask,see").unwrap();
         assert_eq!(powers.to_string(), "see,files:ask");
+        assert_eq!("files:ask,see".parse(), Ok(powers.clone()));
         assert!(powers.holds(Power::See) && !powers.holds(Power::Files));
         assert_eq!(powers.consent(Power::Files), Some(Consent::Ask));
         assert_eq!(powers.consent(Power::Exec), None);

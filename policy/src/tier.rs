@@ -109,5 +109,8 @@ mod tests {
         assert_eq!(Tier::of(&tags(&["ai-managed", "ai-exec", "ai-net"])), Some(Tier::Net));
         assert_eq!(Tier::of(&tags(&["ai-full", "ai-exec"])), Some(Tier::Full));
         assert_eq!(Tier::of(&tags(&["ai-managed", "AI-full", "ai-fuller"])), None);
+        let names = [Tier::See, Tier::Exec, Tier::Net, Tier::Full].map(|tier| tier.to_string());
+        assert_eq!(names, ["see", "exec", "net", "full"]);
+        assert_eq!((Tier::See.tag(), Tier::Net.tag()), (None, Some("ai-net")));
     }
 }

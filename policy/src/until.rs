@@ -152,6 +152,7 @@ mod tests {
     #[test]
     fn a_moment_is_read_in_utc_and_with_offsets() {
         assert_eq!(seconds("1970-01-01T00:00:00Z"), Some(0));
+        assert_eq!("1970-01-01T00:00:09Z".parse(), Ok(Until { seconds: 9 }));
         assert_eq!(seconds("2026-12-01T18:00:00Z"), Some(1_796_148_000));
         assert_eq!(seconds("2026-12-01T18:00:00+01:00"), Some(1_796_144_400));
         assert_eq!(seconds("2026-12-01T18:00:00-05:30"), Some(1_796_167_800));

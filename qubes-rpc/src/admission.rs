@@ -114,3 +114,38 @@ fn named(descriptor: &Descriptor) -> Result<(Address, QubeName), NotAdmitted> {
             .map_err(|_| refused("the argument is not the name of a qube")),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{fs, time::Duration};
+
+    use super::*;
+    use crate::paths::Paths;
+
+    #[test]
+    fn a_call_without_a_file_a_name_or_a_service_is_granted_no_longer() {
+        let folder = tempfile::tempdir().unwrap();
+        let paths = Paths::below(folder.path());
+        let own = rustix::process::getuid().as_raw();
+        let host = Host::new(paths.clone(), own, Duration::from_secs(1), None);
+        let now = SystemTime::now();
+        let granted = |call: &str| {
+            let line = format!("saltbridge.{call}");
+            is_granted(&host, &Descriptor::parse(line.as_bytes()).unwrap(), now)
+        };
+        assert!(!granted("VmExec+work salt-bridge name dom0"), "there is no file");
+        fs::create_dir_all(paths.scope().parent().unwrap()).unwrap();
+        fs::write(paths.scope(), "@agent salt-bridge\nwork\n").unwrap();
+        assert!(granted("VmExec+work salt-bridge name dom0"));
+        assert!(granted("VmList+ salt-bridge name dom0"));
+        for line in [
+            "VmExec+ salt-bridge name dom0",
+            "VmExec+work salt-bridge name work",
+            "VmExec+dev salt-bridge name dom0",
+            "VmExec+work other name dom0",
+            "VmNothing+work salt-bridge name dom0",
+        ] {
+            assert!(!granted(line), "{line}");
+        }
+    }
+}

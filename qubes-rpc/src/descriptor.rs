@@ -86,6 +86,7 @@ pub fn fuzz_descriptor(input: &[u8]) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     fn parse(line: &str) -> Result<Descriptor, DescriptorError> {
         Descriptor::parse(line.as_bytes())
@@ -118,5 +119,15 @@ mod tests {
         }
         assert!(Descriptor::parse(b"saltbridge.VmExec+\xff a name dom0").is_err());
         assert!(Descriptor::parse(&[b'a'; limits::DESCRIPTOR_BYTES + 1]).is_err());
+    }
+    proptest! {
+        #[test]
+        fn no_bytes_make_the_reader_panic(pieces in prop::collection::vec(prop::sample::select(vec![
+            "saltbridge.", "VmExec", "qmcp.", "+", "work", " ", "name", "keyword", "dom0", "adminvm",
+            " salt-bridge name dom0", "\0", "é",
+        ]), 0..9)) {
+            fuzz_descriptor(pieces.concat().as_bytes());
+            fuzz_descriptor(format!("saltbridge.VmExec+{}", pieces.concat()).as_bytes());
+        }
     }
 }

@@ -89,3 +89,26 @@ impl Visitor<'_> for ScalarVisitor {
         Ok(Value::Null)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(text: &str) -> Result<Value, serde_json::Error> {
+        serde_json::from_str(text).map(|Flat(object)| object.into())
+    }
+
+    #[test]
+    fn values_are_read_as_they_are_and_none_holds_others() {
+        let text = r#"{"a":"é","b":"\n","c":1,"d":-1,"e":0.5,"f":true,"g":null}"#;
+        assert_eq!(read(text).unwrap(), serde_json::from_str::<Value>(text).unwrap());
+        for bad in ["{\"a\":[]}", "{\"a\":{}}", "[1]", "1"] {
+            assert!(read(bad).is_err(), "{bad}");
+        }
+        let many = |keys: usize| {
+            let all: Vec<String> = (0..keys).map(|key| format!("\"k{key}\":1")).collect();
+            read(&format!("{{{}}}", all.join(",")))
+        };
+        assert!(many(limits::PLAIN_KEYS).is_ok() && many(limits::PLAIN_KEYS + 1).is_err());
+    }
+}

@@ -319,6 +319,19 @@ mod tests {
         incoming
     }
 
+    /// A connection that breaks off.
+    struct Broken;
+
+    impl AsyncRead for Broken {
+        fn poll_read(
+            self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+            _: &mut ReadBuf<'_>,
+        ) -> Poll<io::Result<()>> {
+            Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()))
+        }
+    }
+
     fn message(incoming: Incoming) -> String {
         incoming.request.unwrap_err().sentence()
     }
@@ -383,6 +396,27 @@ mod tests {
         let text = format!("{{\"cmd\":\"{}\"}}\n", "y".repeat(65_536));
         assert!(message(read(&[text.as_bytes()], false, EXEC).await).contains("65536"));
         assert!(read(&[text.as_bytes()], false, LARGE).await.request.is_ok());
+        let short = Expected { plain_bytes: 5, ..EXEC };
+        assert!(message(read(&[b"{\"cmd\":1}\n"], false, short).await).contains("5 bytes"));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_caller_that_sends_on_and_on_gets_one_deadline_and_one_that_breaks_off_none() {
+        let (mut client, mut server) = tokio::io::duplex(64);
+        let (start, memory) = (Instant::now(), Memory::new());
+        let trickle = async {
+            loop {
+                client.write_all(b"{").await.unwrap();
+                tokio::time::sleep(limits::PLAIN_SILENCE / 2).await;
+            }
+        };
+        let incoming = tokio::select! {
+            incoming = read_request(&mut server, EXEC, &memory) => incoming.unwrap(),
+            () = trickle => unreachable!(),
+        };
+        assert!(matches!(incoming.request, Err(Fault::BadRequest { .. })));
+        assert!(start.elapsed() <= limits::REQUEST + limits::PLAIN_SILENCE);
+        assert!(read_request(&mut Broken, EXEC, &memory).await.is_err());
     }
 
     #[tokio::test(start_paused = true)]

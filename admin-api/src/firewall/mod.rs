@@ -267,6 +267,8 @@ mod tests {
 
     #[test]
     fn a_rule_is_printed_as_get_prints_it() {
+        let drop: Rule = "action=drop".parse().unwrap();
+        assert_eq!(format!("{drop:>12}"), " action=drop");
         for (set, get) in [
             ("action=accept", "action=accept"),
             (" action=accept\t", "action=accept"),

@@ -184,6 +184,13 @@ mod tests {
     }
 
     #[test]
+    fn a_range_of_one_port_is_shown_as_that_port() {
+        for (range, shown) in [("22-22", "22"), ("80-443", "80-443"), ("22", "22")] {
+            assert_eq!(single_port(range.into()), shown);
+        }
+    }
+
+    #[test]
     fn words_with_and_without_keys_make_one_rule() {
         for (args, expected) in [
             ("", "action=accept"),
