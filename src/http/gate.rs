@@ -6,7 +6,10 @@ use bytes::Bytes;
 use futures_util::StreamExt;
 use http::{
     HeaderMap, HeaderValue, Request, Response, StatusCode,
-    header::{AUTHORIZATION, CONNECTION, CONTENT_TYPE, HOST, RETRY_AFTER, WWW_AUTHENTICATE},
+    header::{
+        AUTHORIZATION, CONNECTION, CONTENT_TYPE, HOST, ORIGIN, RETRY_AFTER, WWW_AUTHENTICATE,
+    },
+    request,
 };
 use http_body_util::{BodyExt, BodyStream, Full, StreamBody, combinators::BoxBody};
 use hyper::body::Incoming;
@@ -57,7 +60,7 @@ pub(crate) struct Gate<H> {
 pub(super) enum Turned {
     /// No token, one that is no token, or none that is good now.
     Unauthorized,
-    /// Not one host, or no place on it.
+    /// More than one host or origin.
     Host,
     /// Another path.
     NotFound,
@@ -109,7 +112,7 @@ impl<H: ServerHandler> Gate<H> {
         if parts.uri.path() != PATH {
             return Err(Turned::NotFound);
         }
-        if parts.headers.get_all(HOST).iter().nth(1).is_some() {
+        if !is_plain(&parts) {
             return Err(Turned::Host);
         }
         let caller = self.caller(&parts.headers).ok_or(Turned::Unauthorized)?;
@@ -160,6 +163,15 @@ fn bearer(headers: &HeaderMap) -> Option<Token> {
     scheme.eq_ignore_ascii_case("bearer").then(|| Token::parse(token.trim_start()).ok())?
 }
 
+/// Whether what is looked at to know a page in a browser stands there once: the host, also where the
+/// target of the request names it again, and the origin.
+fn is_plain(parts: &request::Parts) -> bool {
+    let twice = |name| parts.headers.get_all(name).iter().nth(1).is_some();
+    let host = parts.headers.get(HOST).map(HeaderValue::as_bytes);
+    let again = parts.uri.authority().map(|authority| authority.as_str().as_bytes());
+    !twice(HOST) && !twice(ORIGIN) && again.is_none_or(|again| host == Some(again))
+}
+
 /// Whether the host is an onion service. Its name is its key, which no page in a browser can point
 /// elsewhere, so it is as good as localhost where only tor and this qube's users come from.
 fn names_onion(headers: &HeaderMap) -> bool {
@@ -180,7 +192,7 @@ impl Turned {
     fn response(self) -> Response<Body> {
         let (status, text) = match self {
             Self::Unauthorized => (StatusCode::UNAUTHORIZED, "a good token is needed\n"),
-            Self::Host => (StatusCode::BAD_REQUEST, "one Host is needed\n"),
+            Self::Host => (StatusCode::BAD_REQUEST, "one Host and one Origin at most\n"),
             Self::NotFound => (StatusCode::NOT_FOUND, "there is only /mcp\n"),
             Self::NoSession => (StatusCode::NOT_FOUND, "there is no such session\n"),
             Self::TooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "the body is too long\n"),
@@ -220,6 +232,24 @@ mod tests {
             headers.append(AUTHORIZATION, HeaderValue::from_str(value).unwrap());
         }
         headers
+    }
+
+    #[test]
+    fn a_host_and_an_origin_stand_there_once() {
+        let good = "http://localhost";
+        for (uri, headers, plain) in [
+            ("/mcp", vec![(HOST, "localhost"), (ORIGIN, good)], true),
+            ("http://localhost/mcp", vec![(HOST, "localhost")], true),
+            ("http://evil.example/mcp", vec![(HOST, "localhost")], false),
+            ("/mcp", vec![(HOST, "localhost"), (HOST, "evil.example")], false),
+            ("/mcp", vec![(HOST, "localhost"), (ORIGIN, good), (ORIGIN, "http://evil")], false),
+        ] {
+            let mut request = Request::builder().uri(uri);
+            for (name, value) in headers {
+                request = request.header(name, value);
+            }
+            assert_eq!(is_plain(&request.body(()).unwrap().into_parts().0), plain, "{uri}");
+        }
     }
 
     #[test]
