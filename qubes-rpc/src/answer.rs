@@ -107,15 +107,17 @@ impl<W: AsyncWrite + Unpin> Answer<W> {
             Stream::Stdout => Kind::Stdout,
             Stream::Stderr => Kind::Stderr,
         };
-        while !bytes.is_empty() {
-            let piece = bytes.split_to(bytes.len().min(limits::FRAME_BYTES));
-            match self.form {
-                Form::Framed => self.frame(Frame { kind, payload: piece }).await?,
-                Form::Plain => self.write(piece).await?,
-                Form::Json => {}
+        match self.form {
+            Form::Framed => {
+                while !bytes.is_empty() {
+                    let payload = bytes.split_to(bytes.len().min(limits::FRAME_BYTES));
+                    self.frame(Frame { kind, payload }).await?;
+                }
+                Ok(())
             }
+            Form::Plain => self.write(bytes).await,
+            Form::Json => Ok(()),
         }
-        Ok(())
     }
 
     /// Ends the streams. Gives how many bytes came on each, and whether any were left out.

@@ -11,8 +11,9 @@ use tokio::{
 
 use super::{Place, RunError, marker::Markers};
 
-/// The most bytes that are held of one stream: as many as a pipe holds, and as one frame carries.
-const READ_BYTES: usize = limits::FRAME_BYTES;
+/// The most bytes that are held of one stream: as many as several frames carry, so that a busy
+/// machine changes less often between who writes and who reads.
+pub(super) const READ_BYTES: usize = 4 * limits::FRAME_BYTES;
 /// How much of the main stream may wait in its pipe, so that reader and writer change places less
 /// often: as much as Linux gives to everybody.
 const PIPE_BYTES: usize = 1024 * 1024;
