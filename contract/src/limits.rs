@@ -20,6 +20,8 @@ pub const PLAIN_REQUEST_BYTES: usize = 64 * 1024;
 pub const PLAIN_WRITE_BYTES: usize = 12 * 1024 * 1024;
 /// The most keys of an unframed request.
 pub const PLAIN_KEYS: usize = 32;
+/// The most bytes of a key of an unframed request.
+pub const PLAIN_KEY_BYTES: usize = 64;
 /// The memory that the long requests of one agent may take at once; further ones wait.
 pub const REQUESTS_PER_AGENT_BYTES: usize = 64 * 1024 * 1024;
 /// The longest payload of one frame, in bytes.

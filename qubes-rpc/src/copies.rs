@@ -43,6 +43,9 @@ impl Writer<'_> {
         let (source, target) = self.both_qubes(view, between).await?;
         for qube in [&source, &target] {
             let state = self.state(qube).await?;
+            if self.gone().is_cancelled() || !self.holds_both(view, between) {
+                return Err(Error::Cancelled);
+            }
             self.host.make_running(qube, state).await?;
         }
         let (from, to) = (qrexec_name(&source), qrexec_name(&target));

@@ -36,6 +36,9 @@ impl<'de> Visitor<'de> for FlatVisitor {
                 let most = limits::PLAIN_KEYS;
                 return Err(A::Error::custom(format_args!("more than {most} keys")));
             }
+            if key.len() > limits::PLAIN_KEY_BYTES {
+                return Err(A::Error::custom("a key is too long"));
+            }
             let Scalar(value) = entries.next_value()?;
             object.insert(key, value);
         }

@@ -4,7 +4,7 @@ use std::{io::Write, time::Duration};
 
 use serde::Serialize;
 
-use crate::audit::Head;
+use crate::{audit::Head, terminal::escape_json};
 
 /// What is told about one call. Never a file's content, never output.
 #[derive(Debug, Serialize)]
@@ -55,34 +55,5 @@ pub fn say(sentence: &str) {
 }
 
 fn write_line(line: &str) {
-    drop(writeln!(std::io::stderr().lock(), "{}", harmless(line)));
-}
-
-/// The same JSON without any character that a terminal would obey or that reorders text: details
-/// hold what programs in qubes said.
-fn harmless(line: &str) -> String {
-    let mut text = String::with_capacity(line.len());
-    for character in line.chars() {
-        let reorders = matches!(character, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
-        if character.is_control() || reorders {
-            text.push_str(&format!("\\u{:04x}", u32::from(character)));
-        } else {
-            text.push(character);
-        }
-    }
-    text
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_a_terminal_would_obey_is_escaped_and_still_the_same_json() {
-        let said = "a\u{9b}31m\u{7f}\u{202e}é\u{1b}\n";
-        let line = harmless(&serde_json::json!({ "message": said }).to_string());
-        assert_eq!(line, r#"{"message":"a\u009b31m\u007f\u202eé\u001b\n"}"#);
-        let read: serde_json::Value = serde_json::from_str(&line).unwrap();
-        assert_eq!(read["message"], said);
-    }
+    drop(writeln!(std::io::stderr().lock(), "{}", escape_json(line)));
 }

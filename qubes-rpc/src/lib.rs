@@ -47,6 +47,7 @@ pub mod settings;
 mod shape;
 mod tcp_policy;
 mod tcp_rules;
+mod terminal;
 mod times;
 mod under_way;
 pub mod view;

@@ -6,17 +6,22 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use super::chain::{Hash, Link};
-use crate::descriptor::Descriptor;
+use crate::{descriptor::Descriptor, terminal::escape_json};
 
 /// The most bytes of a text that an agent chose, a command above all.
 const TEXT_BYTES: usize = 4096;
+/// The most bytes of a parameter's name; of a longer one the digest is told.
+const NAME_BYTES: usize = 64;
+/// The most bytes of all parameters of a line: with more, every text among them is told as its
+/// digest, so that few calls cannot push many lines out of the log.
+const ARGS_BYTES: usize = 16 * 1024;
 /// The most bytes of the reason that is told.
 const DETAIL_BYTES: usize = 1024;
 /// The most bytes of what should be the name of a qube.
 const QUBE_BYTES: usize = 64;
 /// Parameters that are written down; of any other one, which may be a file's content, the length
 /// and the digest are.
-const TOLD: [&str; 27] = [
+const TOLD: [&str; 41] = [
     "command",
     "argv",
     "cwd",
@@ -27,7 +32,16 @@ const TOLD: [&str; 27] = [
     "file_path_base64",
     "move_to",
     "move_to_base64",
+    "source_vm",
+    "source_path",
+    "source_path_base64",
+    "target_vm",
+    "target_path",
+    "target_path_base64",
+    "pattern",
+    "glob",
     "encoding",
+    "stdin_encoding",
     "action",
     "args",
     "expect",
@@ -37,13 +51,18 @@ const TOLD: [&str; 27] = [
     "if_sha256",
     "vm_name",
     "name",
+    "names",
     "label",
     "property",
     "feature",
-    "device",
+    "value",
+    "backend_vm",
+    "port",
+    "device_id",
     "template",
     "class",
     "netvm",
+    "events",
 ];
 
 /// What a line is about.
@@ -133,15 +152,17 @@ impl Entry {
 
     /// Adds the parameters of an admitted call.
     pub(crate) fn ask(&mut self, args: &Map<String, Value>, body: usize, commands: Commands) {
-        self.args = args
-            .iter()
-            .map(|(name, value)| {
-                let hidden =
-                    ["command", "argv"].contains(&name.as_str()) && commands == Commands::Digest;
-                (name.clone(), told(value, TOLD.contains(&name.as_str()) && !hidden))
-            })
-            .take(64)
-            .collect();
+        let told = |in_words: bool| -> Map<String, Value> {
+            let hidden =
+                |name: &str| ["command", "argv"].contains(&name) && commands == Commands::Digest;
+            let is_told = |name: &str| in_words && TOLD.contains(&name) && !hidden(name);
+            let all = args.iter().take(64);
+            all.map(|(name, value)| (told_name(name), told(value, is_told(name)))).collect()
+        };
+        self.args = told(true);
+        if serde_json::to_vec(&self.args).is_ok_and(|args| args.len() > ARGS_BYTES) {
+            self.args = told(false);
+        }
         self.bytes_in = u64::try_from(body).ok();
     }
 
@@ -151,6 +172,10 @@ impl Entry {
         self.outcome = outcome.into();
         self.detail = cut_at(detail, DETAIL_BYTES).into();
     }
+}
+
+fn told_name(name: &str) -> String {
+    if name.len() <= NAME_BYTES { name.into() } else { Hash::of(name.as_bytes()).to_string() }
 }
 
 fn told(value: &Value, in_words: bool) -> Value {
@@ -211,9 +236,8 @@ pub(super) fn render_line(
     time: &str,
     entry: &Entry,
 ) -> Result<Vec<u8>, serde_json::Error> {
-    let mut line = serde_json::to_vec(&Line { seq: link.seq, time, prev: link.prev, entry })?;
-    line.push(b'\n');
-    Ok(line)
+    let line = serde_json::to_string(&Line { seq: link.seq, time, prev: link.prev, entry })?;
+    Ok((escape_json(&line) + "\n").into_bytes())
 }
 
 #[cfg(test)]
@@ -253,6 +277,35 @@ mod tests {
         let told = asked(json!({"command": "id", "file_path": "/a"}), Commands::Digest);
         assert_eq!((&told["command"]["bytes"], &told["file_path"]), (&json!(2), &json!("/a")));
         assert!(!told.to_string().contains("\"id\""));
+    }
+
+    #[test]
+    fn no_call_makes_a_line_long() {
+        let line = |args: Value| {
+            let mut entry = Entry::default();
+            entry.ask(args.as_object().unwrap(), 0, Commands::Text);
+            render_line(Link { seq: 1, prev: Hash::NONE }, "", &entry).unwrap().len()
+        };
+        assert!(line(json!({ "k".repeat(11 << 20): 1 })) < 500);
+        let words = TOLD.iter().map(|name| ((*name).to_owned(), "\u{1}".repeat(4096).into()));
+        assert!(line(Value::Object(words.collect())) < ARGS_BYTES);
+        let names = (0..999).map(|number| (format!("{number:01000}"), "\u{1}".repeat(4096).into()));
+        assert!(line(Value::Object(names.collect())) < ARGS_BYTES);
+    }
+
+    #[test]
+    fn every_parameter_is_told_but_what_holds_contents() {
+        let contents = ["content", "stdin", "env", "edits", "old", "new"];
+        for spec in crate::catalogue::catalogue().services {
+            let fields = spec.input["properties"].as_object().unwrap();
+            for (name, field) in fields {
+                let is_text = ["string", "array", "object"]
+                    .iter()
+                    .any(|kind| field["type"].to_string().contains(kind));
+                let is_told = !is_text || TOLD.contains(&name.as_str());
+                assert!(is_told != contents.contains(&name.as_str()), "{}: {name}", spec.service);
+            }
+        }
     }
 
     #[test]

@@ -277,11 +277,12 @@ impl Log {
             let oldest = stay
                 .last()
                 .map_or_else(|| self.places.log.clone(), |number| self.places.numbered(*number));
-            if let Some(link) = first_link(&oldest)? {
-                self.head = Head { first: link.seq, before: link.prev, ..self.head };
-                self.write_head(self.head)?;
-                self.head_file.sync_data()?;
-            }
+            let spoilt =
+                || io::Error::other(format!("{} is spoilt; move it away", oldest.display()));
+            let link = first_link(&oldest)?.ok_or_else(spoilt)?;
+            self.head = Head { first: link.seq, before: link.prev, ..self.head };
+            self.write_head(self.head)?;
+            self.head_file.sync_data()?;
         }
         for number in go {
             fs::remove_file(self.places.numbered(*number))?;
@@ -321,6 +322,6 @@ fn read_tail(mut file: &File) -> io::Result<Vec<u8>> {
 fn first_link(path: &Path) -> io::Result<Option<Link>> {
     let file = open(path, OpenOptions::new().read(true))?;
     let mut line = Vec::new();
-    io::BufRead::read_until(&mut io::BufReader::new(file.take(TAIL_BYTES)), b'\n', &mut line)?;
+    io::BufRead::read_until(&mut io::BufReader::new(file), b'\n', &mut line)?;
     Ok(Link::parse(&line))
 }

@@ -168,6 +168,18 @@ fn an_oldest_file_that_was_not_dropped_by_the_daemon_is_missed() {
 }
 
 #[test]
+fn no_file_is_dropped_while_the_next_does_not_say_where_the_log_goes_on() {
+    let scene = Scene::new(SMALL);
+    scene.write(40);
+    let files = scene.places.files().unwrap();
+    fs::write(&files[1], "spoilt\n").unwrap();
+    let mut log = scene.open();
+    let error = (0..40).find_map(|_| log.append(&entry()).err()).unwrap();
+    assert!(error.to_string().ends_with("is spoilt; move it away"), "{error}");
+    assert!(files.iter().all(|file| file.exists()));
+}
+
+#[test]
 fn a_lost_head_is_found_and_stays_found() {
     let scene = Scene::new(SIZE);
     scene.write(3);

@@ -12,9 +12,10 @@ use contract::limits;
 use policy::Until;
 use serde::Serialize;
 
-use super::{OperatorError, Place, audit::printable, qubesd, shown};
+use super::{OperatorError, Place, qubesd, shown};
 use crate::{
     firewall::in_force,
+    terminal::printable,
     times::{seconds_since_1970, time_of},
 };
 

@@ -5,8 +5,8 @@
 
 use std::{
     fs::{self, File, OpenOptions},
-    io,
-    os::unix::fs::DirBuilderExt,
+    io::{self, Write},
+    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
     process::ExitCode,
     thread::sleep,
     time::{Duration, Instant, SystemTime},
@@ -92,7 +92,12 @@ pub(crate) fn read(place: &Place) -> Option<Paused> {
 /// Pauses.
 pub(crate) fn pause(asked: &Pause, place: &Place) -> Result<ExitCode, OperatorError> {
     use PauseError as E;
+    // Before the lock, which another command may hold for long. Under it all is written again.
+    let ahead = refuse_ahead(place);
     let lock = scope::Lock::take(place);
+    if let Err(error) = ahead {
+        journal::say(&format!("calls may not be refused yet: {error}"));
+    }
     let policy = render_deny_all(&services::lines());
     let policy = replace_file(&place.paths.services_policy(), policy.as_bytes(), 0o644);
     // Each of the two refuses everything, so the second is tried even if the first failed.
@@ -127,6 +132,27 @@ pub(crate) fn pause(asked: &Pause, place: &Place) -> Result<ExitCode, OperatorEr
     Ok(ExitCode::SUCCESS)
 }
 
+/// Refuses every call, as far as that can be done beside another command.
+fn refuse_ahead(place: &Place) -> io::Result<()> {
+    let policy = scope::deny_all(place).map(drop);
+    let path = place.paths.paused();
+    if let Some(folder) = path.parent() {
+        fs::DirBuilder::new().recursive(true).mode(0o755).create(folder)?;
+    }
+    // One that is there may hold rules to put back.
+    match OpenOptions::new().write(true).create_new(true).mode(0o644).open(&path) {
+        Ok(mut file) => {
+            let since = now_with_milliseconds();
+            file.write_all(
+                serde_json::to_string(&Paused { since, ..Paused::default() })?.as_bytes(),
+            )?;
+        }
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+        Err(error) => return Err(error),
+    }
+    policy
+}
+
 /// Refuses every call from now on, and stops all jobs: nothing new can begin meanwhile. What refuses
 /// is the file of a pause, which `resume` or the end of an uninstallation takes away.
 pub(crate) fn stop_everything(place: &Place) -> Result<(), OperatorError> {
@@ -140,10 +166,10 @@ pub(crate) fn stop_everything(place: &Place) -> Result<(), OperatorError> {
 
 /// Waits for the calls under way, and stops the jobs: only then can no call start another.
 fn end_everything(place: &Place) -> Result<(), OperatorError> {
-    if !wait_for_calls(place).map_err(|error| PauseError::Write("the lock of calls", error))? {
-        return Err(PauseError::UnderWay.into());
-    }
-    jobs::stop_ended(place).map(drop)
+    let ended =
+        wait_for_calls(place).map_err(|error| PauseError::Write("the lock of calls", error))?;
+    jobs::stop_ended(place)?;
+    if ended { Ok(()) } else { Err(PauseError::UnderWay.into()) }
 }
 
 /// Resumes.
@@ -213,5 +239,36 @@ fn wait_for_calls(place: &Place) -> io::Result<bool> {
             Err(rustix::io::Errno::WOULDBLOCK) => return Ok(false),
             Err(error) => return Err(error.into()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pause_refuses_while_another_command_holds_the_lock() {
+        let root = tempfile::tempdir().unwrap();
+        fs::create_dir_all(root.path().join("etc/qubes/policy.d")).unwrap();
+        let place = || Place {
+            paths: crate::paths::Paths::below(root.path()),
+            trusted: rustix::process::getuid().as_raw(),
+        };
+        let held = scope::Lock::take(&place()).unwrap();
+        std::thread::scope(|threads| {
+            let command = threads.spawn(|| pause(&Pause { json: true }, &place()).is_ok());
+            let began = Instant::now();
+            let refuses = || {
+                let policy = fs::read_to_string(place().paths.services_policy());
+                is_paused(&place().paths) && policy.is_ok_and(|text| !text.contains("allow"))
+            };
+            while !refuses() {
+                assert!(began.elapsed() < Duration::from_secs(60), "it waits for the lock");
+                std::thread::yield_now();
+            }
+            drop(held);
+            assert!(command.join().unwrap());
+        });
+        assert!(!read(&place()).unwrap().since.is_empty());
     }
 }

@@ -6,6 +6,7 @@ use comfy_table::{Table, TableStyle};
 use serde::Serialize;
 
 use super::OperatorError;
+use crate::terminal::escape_json;
 
 /// Prints rows as a table with these headings, or with `--json` as an array of objects.
 pub(crate) fn show_rows<T: Serialize>(
@@ -26,7 +27,7 @@ pub(crate) fn show_rows<T: Serialize>(
 /// Prints a value as JSON.
 pub(crate) fn show_json<T: Serialize>(value: &T) -> Result<(), OperatorError> {
     let text = serde_json::to_string_pretty(value).map_err(io::Error::from);
-    show_text(&(text.map_err(OperatorError::Output)? + "\n"))
+    show_text(&(escape_json(&text.map_err(OperatorError::Output)?) + "\n"))
 }
 
 /// Prints text as it is.

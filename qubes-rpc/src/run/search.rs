@@ -13,6 +13,8 @@ use super::{
 const LINE_BYTES: usize = 1000;
 /// The most bytes of paths and lines that are told of one answer.
 const FOUND_BYTES: usize = 256 * 1024;
+/// What a line takes besides its path and text: a qube may send empty ones without end.
+const LINE_COST: usize = 64;
 /// The most digits of a line's number.
 const NUMBER_BYTES: usize = 20;
 
@@ -223,7 +225,8 @@ impl Lines {
         if self.skip > 0 {
             return Some(());
         }
-        self.kept_bytes = self.kept_bytes.saturating_add(line.path.len() + line.text.len());
+        let cost = LINE_COST + line.path.len() + line.text.len();
+        self.kept_bytes = self.kept_bytes.saturating_add(cost);
         let full = !line.context && self.found.matches >= self.limit;
         if full || self.kept_bytes > FOUND_BYTES {
             self.found.more = true;
@@ -312,6 +315,15 @@ mod tests {
             let mut lines = Lines::new(0, 9);
             assert!(lines.take(bad).is_none() && lines.garbled, "{bad:?}");
         }
+    }
+
+    #[test]
+    fn lines_without_any_text_are_not_kept_without_end() {
+        let mut lines = Lines::new(0, 50);
+        while lines.take(b"/\x001-\n").is_some() {
+            assert!(lines.found.lines.len() <= FOUND_BYTES / LINE_COST);
+        }
+        assert!(lines.found.more && !lines.garbled);
     }
 
     proptest! {

@@ -3,6 +3,7 @@
 use contract::{Fault, Power, limits};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
+use tokio::task::spawn_blocking;
 
 use crate::{
     edit::{Edit, Edited, edit},
@@ -15,6 +16,8 @@ use crate::{
 
 /// The most edits of one call.
 const EDITS: usize = 100;
+/// The most places that the edits of one call may change.
+const PLACES: u64 = 100_000;
 
 /// The service.
 #[derive(Debug)]
@@ -130,9 +133,12 @@ impl Service for FileEdit {
                 format!("the file has changed: its SHA-256 is {before}; nothing was written");
             return Err(Fault::bad_request(message).into());
         }
-        let Edited { content, replacements, excerpt } =
-            edit(loaded.content, &edits, limits::EDIT_BYTES)
-                .map_err(|error| Fault::bad_request(format!("{error}; nothing was written")))?;
+        // On a thread of its own: the daemon's only one keeps the clocks of all calls.
+        let edited = spawn_blocking(move || edit(loaded.content, &edits, limits::EDIT_BYTES));
+        let Edited { content, replacements, excerpt } = edited
+            .await
+            .map_err(|_| Error::Panicked)?
+            .map_err(|error| Fault::bad_request(format!("{error}; nothing was written")))?;
         let written = host
             .store_file(&on, path.as_bytes(), &before, &content)
             .await
@@ -165,6 +171,10 @@ fn parse_edits(request: &Request) -> Result<Vec<Edit>, Fault> {
     if edits.len() > EDITS {
         return refuse(format!("at most {EDITS} edits in one call"));
     }
+    let places = edits.iter().fold(0_u64, |sum, edit| sum.saturating_add(edit.expected));
+    if places > PLACES {
+        return refuse(format!("at most {PLACES} places in one call"));
+    }
     for (index, edit) in edits.iter().enumerate() {
         let reason = match edit {
             Edit { old, .. } if old.is_empty() => "old must not be empty; to make a file, write it",
@@ -179,4 +189,23 @@ fn parse_edits(request: &Request) -> Result<Vec<Edit>, Fault> {
 
 fn parsed(old: &str, new: &str, expected: u64) -> Edit {
     Edit { old: old.into(), new: new.into(), expected }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_work_of_one_call_is_bounded() {
+        let edits = |count: u64| {
+            let edit = serde_json::json!({"old": "a", "new": "b", "expected_count": count});
+            let request = serde_json::json!({"file_path": "f", "edits": vec![edit; 2]});
+            parse_edits(&serde_json::from_value(request).unwrap())
+        };
+        assert_eq!(edits(PLACES / 2).unwrap().len(), 2);
+        for count in [PLACES / 2 + 1, u64::MAX] {
+            let fault = edits(count).unwrap_err();
+            assert_eq!(fault, Fault::bad_request("at most 100000 places in one call"));
+        }
+    }
 }

@@ -18,7 +18,7 @@ use clap::{Args, Subcommand};
 use policy::Until;
 
 pub use self::denials::fuzz_denial;
-pub(crate) use self::table::{cells, printable};
+pub(crate) use self::table::cells;
 use self::{
     policy_log::{PolicyLog, PolicyLogError},
     table::{Line, merge, show, show_one},
@@ -288,10 +288,6 @@ mod tests {
 
     #[test]
     fn what_an_agent_wrote_cannot_move_the_cursor() {
-        assert_eq!(
-            printable("a\u{1b}[2J\u{202e}\u{9b}b\n"),
-            "a\u{fffd}[2J\u{fffd}\u{fffd}b\u{fffd}"
-        );
         let mut odd = line("work", "VmExec", "t");
         odd.entry.args.insert("command".into(), "\u{202e}x".repeat(200).into());
         assert!(cells(&odd).iter().all(|cell| !cell.contains('\u{202e}')));

@@ -6,6 +6,7 @@ use super::denials::Denial;
 use crate::{
     audit::{Entry, Phase, Stored},
     operator::{OperatorError, shown},
+    terminal::{escape_json, printable},
 };
 
 /// A line that is shown.
@@ -56,7 +57,7 @@ pub(super) fn show(lines: &[Line], json: bool) -> Result<(), OperatorError> {
     if json {
         let mut text = String::new();
         for line in lines {
-            text += &serde_json::to_string(line).unwrap_or_default();
+            text += &escape_json(&serde_json::to_string(line).unwrap_or_default());
             text.push('\n');
         }
         return shown::show_text(&text);
@@ -103,13 +104,4 @@ fn cut(text: &str) -> String {
         Some((end, _)) => text.get(..end).unwrap_or_default().to_owned() + "…",
         None => text.to_owned(),
     }
-}
-
-/// The text without what could move the cursor or turn the direction of writing: agents chose it.
-pub(crate) fn printable(text: &str) -> String {
-    let hidden = |c: char| {
-        c.is_control()
-            || matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}')
-    };
-    text.chars().map(|c| if hidden(c) { '\u{fffd}' } else { c }).collect()
 }

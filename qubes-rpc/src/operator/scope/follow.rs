@@ -3,7 +3,10 @@
 use std::{fs, fs::File, io, path::Path, time::SystemTime};
 
 use policy::{Scope, TcpRule, render_deny_all};
-use rustix::fs::{FlockOperation, flock};
+use rustix::{
+    fs::{FlockOperation, flock},
+    io::Errno,
+};
 use serde::Serialize;
 
 use super::ScopeCommandError;
@@ -23,10 +26,16 @@ use crate::{
 pub(crate) struct Lock(#[expect(dead_code, reason = "its being open is the lock")] File);
 
 impl Lock {
-    /// Waits for other commands to end.
+    /// Waits for other commands to end, and says so when it has to.
     pub(crate) fn take(place: &Place) -> io::Result<Self> {
         let folder = File::open(place.paths.root().join("etc/qubes"))?;
-        flock(&folder, FlockOperation::LockExclusive)?;
+        match flock(&folder, FlockOperation::NonBlockingLockExclusive) {
+            Err(Errno::WOULDBLOCK) => {
+                journal::say("waiting for another saltbridged command to end");
+                flock(&folder, FlockOperation::LockExclusive)?;
+            }
+            taken => taken?,
+        }
         Ok(Self(folder))
     }
 }
@@ -69,8 +78,16 @@ pub(crate) fn follow(
             Vec::new()
         }
     };
-    let stopped_jobs = jobs::stop_ended(place)?;
-    Ok(Followed { policy, timer, removed_rules, stopped_jobs })
+    Ok(Followed { policy, timer, removed_rules, stopped_jobs: Vec::new() })
+}
+
+impl Followed {
+    /// Stops the jobs that have lost their grants. A qube may let that take minutes, in which no
+    /// other command has to wait.
+    pub(crate) fn stop_jobs(self, place: &Place, lock: Lock) -> Result<Self, OperatorError> {
+        drop(lock);
+        Ok(Self { stopped_jobs: jobs::stop_ended(place)?, ..self })
+    }
 }
 
 /// Writes the policy that the scope means now; the one that denies everything while paused.
@@ -89,7 +106,7 @@ pub(crate) fn write_real_policy(place: &Place, scope: &Scope, now: SystemTime) -
 }
 
 /// Writes the policy that denies everything; whether it was another one.
-pub(super) fn deny_all(place: &Place) -> io::Result<bool> {
+pub(crate) fn deny_all(place: &Place) -> io::Result<bool> {
     write(&place.paths.services_policy(), &render_deny_all(&services::lines()))
 }
 

@@ -17,17 +17,18 @@ use serde::Serialize;
 
 use self::{
     edit::Edit,
-    follow::{Followed, deny_all, follow},
+    follow::{Followed, follow},
     table::{Row, rows, show},
 };
 pub(crate) use self::{
     edit::{EditError, deciding_line, shown_target},
-    follow::{Lock, write_real_policy},
+    follow::{Lock, deny_all, write_real_policy},
 };
 use super::{OperatorError, Place, jobs, qubesd, shown, when::When};
 use crate::{
     replace::replace_file,
     scope_file::{ScopeFileError, read_scope_text},
+    terminal::printable,
 };
 
 /// What to do with the scope.
@@ -212,7 +213,9 @@ impl Changed {
 
 fn removed(followed: &Followed) -> String {
     let rules = followed.removed_rules.iter().map(|rule| format!("removed: {rule}\n"));
-    rules.chain(followed.stopped_jobs.iter().map(|job| format!("stopped: {job}\n"))).collect()
+    rules
+        .chain(followed.stopped_jobs.iter().map(|job| format!("stopped: {}\n", printable(job))))
+        .collect()
 }
 
 fn change_file(
@@ -224,7 +227,7 @@ fn change_file(
     now: SystemTime,
 ) -> Result<Changed, OperatorError> {
     use ScopeCommandError as E;
-    let _lock = Lock::take(place).map_err(|error| E::Write("/etc/qubes", error))?;
+    let lock = Lock::take(place).map_err(|error| E::Write("/etc/qubes", error))?;
     let (text, before) = read(place)?;
     let agent = match agent {
         Some(agent) => agent,
@@ -243,7 +246,7 @@ fn change_file(
     }
     replace_file(&place.paths.scope(), text.as_bytes(), 0o644)
         .map_err(|error| E::Write("the operator's file", error))?;
-    let followed = follow(place, &after, now)?;
+    let followed = follow(place, &after, now)?.stop_jobs(place, lock)?;
     let row = |scope: &Scope| {
         let grant = scope.block(&agent)?.grants().iter().find(|grant| grant.target == *target)?;
         Some(Row::of(&agent, grant, now))
@@ -284,17 +287,18 @@ fn must_exist(place: &Place, name: &QubeName) -> Result<(), OperatorError> {
 /// Lets everything follow the scope as it is.
 fn refresh(place: &Place, json: bool, now: SystemTime) -> Result<ExitCode, OperatorError> {
     use ScopeCommandError as E;
-    let _lock = Lock::take(place).map_err(|error| E::Write("/etc/qubes", error))?;
+    let lock = Lock::take(place).map_err(|error| E::Write("/etc/qubes", error))?;
     let (_, scope) = match read(place) {
         Ok(read) => read,
         Err(error) => {
             // The daemon refuses everything; policy need not wait for a call to do so.
             deny_all(place).map_err(|error| E::Write("the policy file", error))?;
+            drop(lock);
             jobs::stop_ended(place)?;
             return Err(error.into());
         }
     };
-    let followed = follow(place, &scope, now)?;
+    let followed = follow(place, &scope, now)?.stop_jobs(place, lock)?;
     if json {
         shown::show_json(&Refreshed { followed, scope: rows(&scope, now) })?;
     } else {
