@@ -11,30 +11,35 @@ use crate::{
 };
 
 /// The services of qubes-mcp that dom0 answers.
-pub const QMCP_SERVICES: [&str; 13] = [
+pub const QMCP_SERVICES: [&str; 15] = [
     "qmcp.AIManagedEvents",
     "qmcp.AttachDeviceAIManaged",
     "qmcp.CloneAIManagedQube",
+    "qmcp.CopyToAIManaged",
     "qmcp.DetachDeviceAIManaged",
     "qmcp.GetPoolStats",
     "qmcp.GetPropertyAIManaged",
     "qmcp.LifecycleAIManaged",
     "qmcp.ListAIManagedQubes",
     "qmcp.ListAttachedDevicesAIManaged",
+    "qmcp.RunInAIManaged",
     "qmcp.SetFeatureAIManaged",
     "qmcp.SetPropertyAIManaged",
     "qmcp.SpawnAIManagedQube",
     "qmcp.SpawnDisposableAIManaged",
 ];
 
-/// What its client calls without dom0's daemon: the service, the power that allows it, and what
-/// stands behind `allow`. No such call is in the audit log.
-pub const QMCP_DIRECT: [(&str, Power, &str); 5] = [
-    ("qmcp.RunInAIManaged", Power::Root, " user=root"),
-    ("qmcp.CopyToAIManaged", Power::Root, " user=root"),
-    ("admin.vm.firewall.Get", Power::See, " target=@adminvm"),
-    ("admin.vm.firewall.Set", Power::Net, " target=@adminvm"),
-    ("admin.vm.firewall.Reload", Power::Net, " target=@adminvm"),
+/// Those of them that its client aims at the qube itself, and the power that allows it. Policy
+/// hands them to dom0, whose daemon decides and acts in the place of the files in the qubes.
+pub const QMCP_IN_QUBES: [(&str, Power); 2] =
+    [("qmcp.CopyToAIManaged", Power::Files), ("qmcp.RunInAIManaged", Power::Root)];
+
+/// What its client calls without dom0's daemon, and the power that allows it. No such call is in
+/// the audit log.
+pub const QMCP_DIRECT: [(&str, Power); 3] = [
+    ("admin.vm.firewall.Get", Power::See),
+    ("admin.vm.firewall.Set", Power::Net),
+    ("admin.vm.firewall.Reload", Power::Net),
 ];
 
 /// What qubes of the sandbox call among each other.
@@ -46,13 +51,20 @@ pub(crate) fn compat_lines(block: &Block, rules: SandboxRules, now: SystemTime) 
     let Some(grant) = grant.filter(|_| block.speaks_qmcp()) else { return Vec::new() };
     let agent = block.agent();
     let mut lines = vec!["# For the client of qubes-mcp; dom0 decides about the qube".to_owned()];
-    for service in QMCP_SERVICES {
+    let in_qubes = |name: &str| QMCP_IN_QUBES.iter().any(|(known, _)| *known == name);
+    for service in QMCP_SERVICES.into_iter().filter(|name| !in_qubes(name)) {
         lines.push(format!("{service} + {agent} @adminvm allow"));
     }
+    for (service, _) in QMCP_IN_QUBES.into_iter().filter(|(_, power)| grant.powers.holds(*power)) {
+        lines.extend(untaggable(block, service, "+"));
+        lines.push(format!("{service} + {agent} @tag:{SANDBOX_TAG} allow target=@adminvm"));
+    }
     lines.push("# What it calls past dom0's daemon, and past its audit log".to_owned());
-    for (service, power, more) in QMCP_DIRECT {
-        if grant.powers.holds(power) {
-            lines.extend(direct(block, agent, service, (power, more), rules.default_tier));
+    // A line asks for one tag. Where the tag of the sandbox alone does not give the power, a line
+    // for the tag of a tier would open qubes outside as well, so there is none.
+    for (service, power) in QMCP_DIRECT {
+        if grant.powers.holds(power) && rules.default_tier.gives(power) {
+            lines.extend(direct(block, service, power));
         }
     }
     if grant.powers.holds(Power::Files) {
@@ -61,32 +73,27 @@ pub(crate) fn compat_lines(block: &Block, rules: SandboxRules, now: SystemTime) 
     lines
 }
 
+/// What no tag makes a target: dom0, the agent, listed qubes, and those that are only copied into.
+fn untaggable(block: &Block, service: &str, argument: &str) -> Vec<String> {
+    let (agent, dump) = (block.agent(), format!("@tag:{DUMP_TAG}"));
+    ["@adminvm", agent.as_str(), &dump]
+        .into_iter()
+        .chain(listed(block).map(QubeName::as_str))
+        .map(|target| format!("{service} {argument} {agent} {target} deny notify=no"))
+        .collect()
+}
+
 /// The lines of one service, aimed at tagged qubes. The first that fits decides, so what no tag may
-/// open comes first, and a tier that lacks the power closes before the one below it opens.
-fn direct(
-    block: &Block,
-    agent: &QubeName,
-    service: &str,
-    (power, more): (Power, &str),
-    default_tier: Tier,
-) -> Vec<String> {
-    let deny = |target: &str| format!("{service} * {agent} {target} deny notify=no");
-    let mut lines = vec![deny("@adminvm"), deny(agent.as_str()), deny(&format!("@tag:{DUMP_TAG}"))];
-    lines.extend(listed(block).map(|name| deny(name.as_str())));
+/// open comes first, and then the tiers that lack the power.
+fn direct(block: &Block, service: &str, power: Power) -> Vec<String> {
+    let agent = block.agent();
+    let mut lines = untaggable(block, service, "*");
     // A disposable has its template's tags, the operator's own too: no tag tells them apart here.
-    lines.push(deny("@type:DispVM"));
-    for tier in Tier::TAGGED {
-        let Some(tag) = tier.tag() else { continue };
-        if !tier.gives(power) {
-            lines.push(deny(&format!("@tag:{tag}")));
-        } else if !default_tier.gives(power) {
-            // Otherwise the line for the sandbox's own tag says it.
-            lines.push(format!("{service} * {agent} @tag:{tag} allow{more}"));
-        }
+    lines.push(format!("{service} * {agent} @type:DispVM deny notify=no"));
+    for tag in Tier::TAGGED.into_iter().filter(|tier| !tier.gives(power)).filter_map(Tier::tag) {
+        lines.push(format!("{service} * {agent} @tag:{tag} deny notify=no"));
     }
-    if default_tier.gives(power) {
-        lines.push(format!("{service} * {agent} @tag:{SANDBOX_TAG} allow{more}"));
-    }
+    lines.push(format!("{service} * {agent} @tag:{SANDBOX_TAG} allow target=@adminvm"));
     lines
 }
 
@@ -100,23 +107,18 @@ fn listed(block: &Block) -> impl Iterator<Item = &QubeName> {
 /// Copies among qubes that may be written to, and into the dump; out of the dump nothing, and out
 /// of the sandbox nothing.
 fn copies(block: &Block, rules: SandboxRules) -> Vec<String> {
-    let mut holders: Vec<&str> = Tier::TAGGED.into_iter().filter_map(Tier::tag).collect();
+    let line = |from: &str, to: &str, action: &str| format!("{COPY} * @tag:{from} {to} {action}");
+    let (deny, sandbox) = ("deny notify=no", format!("@tag:{SANDBOX_TAG}"));
+    let mut lines = vec![line(DUMP_TAG, &sandbox, deny)];
+    lines.extend(listed(block).map(|name| line(SANDBOX_TAG, name.as_str(), deny)));
+    // One that the operator started from a tagged template has the tag as well.
+    lines.push(line(SANDBOX_TAG, "@type:DispVM", deny));
     if rules.default_tier.gives(Power::Files) {
-        holders.push(SANDBOX_TAG);
+        let into_dump = if rules.dump { "allow" } else { deny };
+        lines.push(line(SANDBOX_TAG, &format!("@tag:{DUMP_TAG}"), into_dump));
+        lines.push(line(SANDBOX_TAG, &sandbox, "allow"));
     }
-    let mut lines = vec![format!("{COPY} * @tag:{DUMP_TAG} @tag:{SANDBOX_TAG} deny notify=no")];
-    for name in listed(block) {
-        lines.push(format!("{COPY} * @tag:{SANDBOX_TAG} {name} deny notify=no"));
-    }
-    for from in &holders {
-        for to in &holders {
-            lines.push(format!("{COPY} * @tag:{from} @tag:{to} allow"));
-        }
-        if rules.dump {
-            lines.push(format!("{COPY} * @tag:{from} @tag:{DUMP_TAG} allow"));
-        }
-    }
-    lines.push(format!("{COPY} * @tag:{SANDBOX_TAG} @anyvm deny notify=no"));
+    lines.push(line(SANDBOX_TAG, "@anyvm", deny));
     lines
 }
 
@@ -158,18 +160,35 @@ mod tests {
                 "@tag:ai-managed allow target=@adminvm",
             ]
         );
-        let low = lines("@agent a\n@compat qmcp\n@tag:ai-managed\n", Tier::See);
-        assert!(!low.iter().any(|line| line.contains("firewall.Set * a @tag:ai-managed")));
         let less = lines("@agent a\n@compat qmcp\nwork\n@tag:ai-managed see\n", Tier::Full);
-        assert!(less.iter().all(|line| !line.contains("RunIn") && !line.contains("Filecopy")));
+        let none = |word: &str| less.iter().all(|line| !line.contains(word));
+        assert!(none("RunIn") && none("CopyTo") && none("Filecopy"), "{less:?}");
         assert!(less.contains(&"admin.vm.firewall.Get * a work deny notify=no".to_owned()));
         let scope = Scope::parse("@agent a\n@compat qmcp\n@tag:ai-managed\n").unwrap();
         let policy = crate::render_policy(&scope, &[], SystemTime::UNIX_EPOCH);
         assert!(all.iter().all(|line| policy.lines().any(|other| other == line)), "{policy}");
         let both = lines("@agent a\n@compat qmcp\nwork\n@tag:ai-managed\n", Tier::Full);
         let closed = format!("{COPY} * @tag:ai-managed work deny notify=no");
-        let opened = format!("{COPY} * @tag:ai-full @tag:ai-full allow");
+        let opened = format!("{COPY} * @tag:ai-managed @tag:ai-managed allow");
         let place = |line: &String| both.iter().position(|other| other == line).unwrap();
         assert!(place(&closed) < place(&opened), "{both:?}");
+    }
+
+    #[test]
+    fn the_tag_of_a_tier_opens_nothing_without_the_tag_of_the_sandbox() {
+        for default_tier in [Tier::Full, Tier::See] {
+            let all = lines("@agent a\n@compat qmcp\n@tag:ai-managed\n", default_tier);
+            let opens = |line: &&String| line.contains(" allow");
+            for line in all.iter().filter(opens) {
+                let target = line.split(' ').nth(3).unwrap();
+                let known = ["@adminvm", "@tag:ai-managed", "@tag:ai-dump"].contains(&target);
+                assert!(known, "{line}");
+            }
+            let sets = all.iter().any(|line| line.contains("firewall.Set"));
+            assert_eq!(sets, default_tier == Tier::Full);
+            assert!(all.contains(
+                &"qmcp.RunInAIManaged + a @tag:ai-managed allow target=@adminvm".to_owned()
+            ));
+        }
     }
 }

@@ -15,10 +15,10 @@ pub mod until;
 
 pub use authority::{Address, Birth, Claim, Class, Live, ManagedQube, Reason, Refused};
 pub use caller::Caller;
-pub use compat::{QMCP_DIRECT, QMCP_SERVICES};
+pub use compat::{QMCP_DIRECT, QMCP_IN_QUBES, QMCP_SERVICES};
 pub use powers::{Consent, Powers, PowersError};
 pub use render::{ServiceLine, render_deny_all, render_policy};
-pub use scope::{Block, Grant, LineError, Scope, ScopeError, Target};
+pub use scope::{Block, COMPAT_QMCP, Grant, LineError, Scope, ScopeError, Target};
 pub use tcp::{TcpRule, TcpRules, TcpRulesError};
 pub use tier::{SandboxRules, Tier};
 pub use until::{Until, UntilError};

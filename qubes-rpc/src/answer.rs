@@ -22,7 +22,7 @@ pub enum Form {
     Framed,
     /// The text of the older program.
     Plain,
-    /// One JSON object, for clients of qubes-mcp. It holds no streams.
+    /// One JSON object, for clients of qubes-mcp. Its streams are kept until they are taken.
     Json,
 }
 
@@ -37,6 +37,7 @@ pub struct Answer<W> {
     form: Form,
     way: Mutex<Way<W>>,
     cuts: RefCell<Streams<Option<Cut>>>,
+    kept: RefCell<Streams<Vec<u8>>>,
     last_line: RefCell<Option<String>>,
     sent: Cell<u64>,
 }
@@ -62,6 +63,7 @@ impl<W: AsyncWrite + Unpin> Answer<W> {
             form,
             way: Mutex::new(Way { writer, rest: Bytes::new().chain(Bytes::new()), lost: false }),
             cuts: RefCell::default(),
+            kept: RefCell::default(),
             last_line: RefCell::default(),
             sent: Cell::new(0),
         }
@@ -84,7 +86,7 @@ impl<W: AsyncWrite + Unpin> Answer<W> {
 
     /// Keeps of each stream only the beginning and the end. Plain answers have no limit of ours.
     pub fn keep_ends(&self, characters: u64) {
-        if self.form == Form::Framed {
+        if self.form != Form::Plain {
             let bytes = usize::try_from(limits::OUTPUT_BYTES).unwrap_or(usize::MAX);
             let characters = usize::try_from(characters).unwrap_or(bytes).min(bytes);
             let cut = || Some(Cut::new(characters, bytes));
@@ -116,8 +118,16 @@ impl<W: AsyncWrite + Unpin> Answer<W> {
                 Ok(())
             }
             Form::Plain => self.write(bytes).await,
-            Form::Json => Ok(()),
+            Form::Json => {
+                self.kept.borrow_mut().of(stream).extend_from_slice(&bytes);
+                Ok(())
+            }
         }
+    }
+
+    /// What came on the streams of an answer that is one JSON object.
+    pub fn take_kept(&self) -> Streams<Vec<u8>> {
+        self.kept.take()
     }
 
     /// Ends the streams. Gives how many bytes came on each, and whether any were left out.

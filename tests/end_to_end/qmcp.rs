@@ -114,9 +114,8 @@ async fn ask(machine: &Machine, record: &Value) -> String {
     Machine::finish(child, bytes.as_bytes()).await.stdout
 }
 
-/// Whether the row behind a call is in the table, or the call is answered elsewhere than in dom0.
+/// Whether the row behind a call is in the table.
 fn is_ours(record: &Value) -> bool {
-    let in_a_qube = record["service"] == "qmcp.RunInAIManaged";
     // The recording's caller was another qube there.
     let other = record["note"] == "foreign caller";
     let makes_qubes = qubes_rpc::services::names().any(|name| name == "saltbridge.VmCreate");
@@ -125,7 +124,7 @@ fn is_ours(record: &Value) -> bool {
     let of_made = record["service"].as_str().unwrap().contains("Spawn")
         || record["service"].as_str().unwrap().contains("Pool")
         || made.iter().any(|name| text.contains(name));
-    !in_a_qube && !other && (makes_qubes || !of_made)
+    !other && (makes_qubes || !of_made)
 }
 
 #[test]
@@ -168,5 +167,59 @@ fn without_the_line_in_the_operators_file_the_adapters_do_not_exist() {
             .set_policy("29-old.policy", "qmcp.GetPropertyAIManaged * salt-bridge @adminvm allow\n")
             .unwrap();
         assert_eq!(ask(machine, &get).await, "{\"error\":\"not found\",\"ok\":false}\n");
+    });
+}
+
+/// What its client calls in the qubes themselves, and what its stage tests B, D and E2 do with it.
+#[test]
+fn commands_and_copies_of_its_client_are_dom0s_to_decide() {
+    on_host_with(SCOPE, population(), async |machine| {
+        let call = async |service: &str, target: &str, payload: Value| {
+            let record = json!({"service": service, "target": target, "payload": payload});
+            let told = ask(machine, &record).await;
+            serde_json::from_str::<Value>(&told).unwrap_or_else(|_| told.into())
+        };
+        let run = "qmcp.RunInAIManaged";
+        let write = json!({"cmd": "echo kept > /tmp/note", "shell": true, "timeout": 5});
+        assert_eq!(call(run, "ai-exec-1", write).await["rc"], 0);
+        let copy = json!({"target": "ai-exec-2", "path": "/tmp/note"});
+        let copied = call("qmcp.CopyToAIManaged", "ai-exec-1", copy.clone()).await;
+        assert_eq!(copied, json!({"ok": true, "target": "ai-exec-2", "path": "/tmp/note"}));
+        let read = json!({"cmd": ["cat", "/home/user/QubesIncoming/ai-exec-1/note"]});
+        assert_eq!(call(run, "ai-exec-2", read).await["stdout"], "kept\n");
+        for (cmd, told) in [
+            (json!({"cmd": "id"}), "'cmd' must be a list of strings (or set shell=true)"),
+            (json!({"cmd": ["id"], "shell": true}), "'cmd' must be a string when shell=true"),
+            (json!({}), "missing 'cmd'"),
+            (json!({"cmd": ["sleep", "9"], "timeout": 0.5}), "timeout after 0.5s"),
+        ] {
+            let answer = call(run, "ai-exec-1", cmd).await;
+            assert_eq!(answer, json!({"ok": false, "error": told}));
+        }
+        let echo = json!({"cmd": ["cat"], "stdin": "in"});
+        assert_eq!(call(run, "ai-exec-1", echo).await["stdout"], "in");
+        for target in ["work", "nosuch", "@adminvm", "salt-bridge"] {
+            let whoami = json!({"cmd": ["whoami"]});
+            let answer = call(run, target, whoami).await;
+            assert!(
+                ["", "not found"].map(Value::from).contains(answer.get("error").unwrap_or(&answer))
+            );
+            let away = json!({"target": target, "path": "/tmp/note"});
+            assert_eq!(call("qmcp.CopyToAIManaged", "ai-exec-1", away).await["ok"], false);
+        }
+        // A disposable that the agent made is its own; one with the same tags is not.
+        let spawn =
+            json!({"name": "ai-dvmt", "template": "ai-debian-13", "klass": "DispVMTemplate"});
+        assert_eq!(call("qmcp.SpawnAIManagedQube", "@adminvm", spawn).await["ok"], true);
+        let made = json!({"template": "ai-dvmt"});
+        let made = call("qmcp.SpawnDisposableAIManaged", "@adminvm", made).await;
+        let name = made["name"].as_str().unwrap();
+        let whoami = call(run, name, json!({"cmd": ["id", "-u"]})).await;
+        assert_eq!((&whoami["rc"], &whoami["stdout"]), (&json!(0), &json!("0\n")));
+        let kill = json!({"name": name, "action": "kill"});
+        assert_eq!(call("qmcp.LifecycleAIManaged", "@adminvm", kill).await["ok"], true);
+        machine.host.set_scope("@agent salt-bridge\n@compat qmcp\n@tag:ai-managed see\n").unwrap();
+        assert_eq!(call(run, "ai-exec-1", json!({"cmd": ["id"]})).await, "");
+        assert_eq!(call("qmcp.CopyToAIManaged", "ai-exec-1", copy).await, "");
     });
 }

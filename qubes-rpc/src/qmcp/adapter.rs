@@ -1,5 +1,8 @@
 //! Which row stands behind a service of qubes-mcp, and what the row is asked.
 
+use std::time::Duration;
+
+use bytes::Bytes;
 use contract::limits;
 use serde_json::{Map, Value, json};
 
@@ -8,6 +11,8 @@ use serde_json::{Map, Value, json};
 pub(super) struct Asked<'a> {
     /// The service.
     pub(super) service: &'a str,
+    /// The qube at which it is aimed; empty for dom0.
+    pub(super) at: &'a str,
     /// What came.
     pub(super) object: Map<String, Value>,
 }
@@ -32,7 +37,9 @@ pub(super) struct Adapter {
     pub(super) qube: Option<String>,
 }
 
-/// The actions of `qmcp.LifecycleAIManaged` and their rows.
+/// The service with a row for each of its actions.
+const LIFECYCLE: &str = "qmcp.LifecycleAIManaged";
+/// Its actions and their rows.
 const ACTIONS: [(&str, &str); 6] = [
     ("kill", "VmKill"),
     ("pause", "VmPause"),
@@ -45,46 +52,82 @@ const ACTIONS: [(&str, &str); 6] = [
 /// The classes of devices.
 const CLASSES: [&str; 3] = ["block", "mic", "usb"];
 
+/// Which qube a call is about.
+#[derive(Clone, Copy, Debug)]
+enum Key {
+    /// None: the whole scope.
+    Scope,
+    /// The one in this field.
+    Field(&'static str),
+    /// The one at which it is aimed.
+    Aim,
+}
+
+/// The services with one row each.
+const ROWS: [(&str, &str, Key); 14] = [
+    ("qmcp.AIManagedEvents", "EventWatch", Key::Scope),
+    ("qmcp.AttachDeviceAIManaged", "DeviceAttach", Key::Field("frontend")),
+    ("qmcp.CloneAIManagedQube", "VmClone", Key::Scope),
+    ("qmcp.CopyToAIManaged", "FileCopy", Key::Scope),
+    ("qmcp.DetachDeviceAIManaged", "DeviceDetach", Key::Field("frontend")),
+    ("qmcp.GetPoolStats", "PoolStats", Key::Scope),
+    ("qmcp.GetPropertyAIManaged", "PropertyGet", Key::Field("name")),
+    ("qmcp.ListAIManagedQubes", "VmList", Key::Scope),
+    ("qmcp.ListAttachedDevicesAIManaged", "DeviceList", Key::Field("name")),
+    ("qmcp.RunInAIManaged", "VmExecRoot", Key::Aim),
+    ("qmcp.SetFeatureAIManaged", "FeatureSet", Key::Field("name")),
+    ("qmcp.SetPropertyAIManaged", "PropertySet", Key::Field("name")),
+    ("qmcp.SpawnAIManagedQube", "VmCreate", Key::Scope),
+    ("qmcp.SpawnDisposableAIManaged", "DisposableCreate", Key::Scope),
+];
+
+/// The row behind a service; for the one with several, that which starts a qube.
+pub(super) fn row(service: &str) -> Option<&'static str> {
+    if service == LIFECYCLE {
+        return Some("VmStart");
+    }
+    ROWS.iter().find(|(known, ..)| *known == service).map(|(_, row, _)| *row)
+}
+
 /// The row, or what is wrong with a request that no row could answer.
 pub(super) fn of(asked: &Asked<'_>) -> Result<Adapter, String> {
-    let at = |row, key: &str| Adapter { row, qube: Some(asked.text(key).to_owned()) };
-    let scope = |row| Adapter { row, qube: None };
     if asked.service.contains("Device") && !CLASSES.contains(&asked.text("device_class")) {
         return Err(format!("device_class must be one of: {}", quoted(CLASSES)));
     }
-    Ok(match asked.service {
-        "qmcp.ListAIManagedQubes" => scope("VmList"),
-        "qmcp.GetPropertyAIManaged" => at("PropertyGet", "name"),
-        "qmcp.SetPropertyAIManaged" => at("PropertySet", "name"),
-        "qmcp.SetFeatureAIManaged" => at("FeatureSet", "name"),
-        "qmcp.ListAttachedDevicesAIManaged" => match asked.text("mode") {
-            "attached" | "available" | "" => at("DeviceList", "name"),
-            _ => return Err("mode must be 'attached' or 'available'".into()),
-        },
+    match asked.service {
+        "qmcp.ListAttachedDevicesAIManaged"
+            if !["attached", "available", ""].contains(&asked.text("mode")) =>
+        {
+            return Err("mode must be 'attached' or 'available'".into());
+        }
         "qmcp.AttachDeviceAIManaged" => {
             options(asked)?;
-            at("DeviceAttach", "frontend")
         }
-        "qmcp.DetachDeviceAIManaged" => at("DeviceDetach", "frontend"),
         "qmcp.AIManagedEvents" => {
             seconds(asked)?;
-            scope("EventWatch")
         }
-        "qmcp.SpawnAIManagedQube" => scope("VmCreate"),
-        "qmcp.CloneAIManagedQube" => scope("VmClone"),
-        "qmcp.SpawnDisposableAIManaged" => scope("DisposableCreate"),
-        "qmcp.GetPoolStats" => scope("PoolStats"),
-        _ => {
-            let action = asked.text("action");
-            let row = ACTIONS.iter().find(|(name, _)| *name == action).map(|(_, row)| *row);
-            let known = || quoted(ACTIONS.map(|(name, _)| name));
-            at(row.ok_or_else(|| format!("action must be one of: {}", known()))?, "name")
-        }
-    })
+        _ => {}
+    }
+    if let Some((_, row, key)) = ROWS.iter().find(|(known, ..)| *known == asked.service) {
+        let qube = match key {
+            Key::Scope => None,
+            Key::Field(field) => Some(asked.text(field).to_owned()),
+            Key::Aim => Some(asked.at.to_owned()),
+        };
+        return Ok(Adapter { row, qube });
+    }
+    let action = asked.text("action");
+    let row = ACTIONS.iter().find(|(name, _)| *name == action).map(|(_, row)| *row);
+    let known = || quoted(ACTIONS.map(|(name, _)| name));
+    let row = row.ok_or_else(|| format!("action must be one of: {}", known()))?;
+    Ok(Adapter { row, qube: Some(asked.text("name").to_owned()) })
 }
 
-/// What the row is asked, once the call is admitted.
-pub(super) fn arguments(asked: &Asked<'_>) -> Result<Map<String, Value>, String> {
+/// What the row is asked, once the call is admitted. No command may last longer than the ceiling.
+pub(super) fn arguments(
+    asked: &Asked<'_>,
+    ceiling: Duration,
+) -> Result<Map<String, Value>, String> {
     let text = |key: &str| Value::from(asked.text(key));
     let value = asked.object.get("value").cloned().unwrap_or_default();
     Ok(match asked.service {
@@ -111,8 +154,65 @@ pub(super) fn arguments(asked: &Asked<'_>) -> Result<Map<String, Value>, String>
             object([("source", text("source")), ("name", text("name"))])
         }
         "qmcp.SpawnDisposableAIManaged" => object([("template", text("template"))]),
+        "qmcp.RunInAIManaged" => run(asked, ceiling)?,
+        "qmcp.CopyToAIManaged" => copy(asked)?,
         _ => Map::new(),
     })
+}
+
+/// The time of a command for which none is given, in seconds.
+pub(super) const RUN_SECONDS: u64 = 60;
+
+/// The standard input of a command.
+pub(super) fn body(asked: &Asked<'_>) -> Bytes {
+    match asked.service {
+        "qmcp.RunInAIManaged" => Bytes::copy_from_slice(asked.text("stdin").as_bytes()),
+        _ => Bytes::new(),
+    }
+}
+
+/// How long a command may take, in seconds; a part of one counts as a whole.
+fn run_seconds(asked: &Asked<'_>, ceiling: Duration) -> u64 {
+    let given = asked.object.get("timeout").and_then(Value::as_f64);
+    let given = given.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
+    let seconds = given.map_or(RUN_SECONDS, |time| {
+        time.as_secs().saturating_add(u64::from(time.subsec_nanos() > 0))
+    });
+    seconds.clamp(1, ceiling.as_secs().max(1))
+}
+
+fn run(asked: &Asked<'_>, ceiling: Duration) -> Result<Map<String, Value>, String> {
+    let is_line = asked.object.get("shell").and_then(Value::as_bool) == Some(true);
+    let command = match (is_line, asked.object.get("cmd")) {
+        (_, None | Some(Value::Null)) => return Err("missing 'cmd'".into()),
+        (true, Some(line @ Value::String(_))) => ("command", line.clone()),
+        (true, Some(_)) => return Err("'cmd' must be a string when shell=true".into()),
+        (false, Some(Value::Array(words))) if words.iter().all(Value::is_string) => {
+            ("argv", words.clone().into())
+        }
+        (false, Some(_)) => {
+            return Err("'cmd' must be a list of strings (or set shell=true)".into());
+        }
+    };
+    Ok(object([
+        command,
+        ("timeout_seconds", run_seconds(asked, ceiling).into()),
+        ("max_output", limits::OUTPUT_BYTES.into()),
+    ]))
+}
+
+/// Where the copying program of Qubes puts what a qube receives.
+fn copy(asked: &Asked<'_>) -> Result<Map<String, Value>, String> {
+    if asked.text("target").is_empty() || asked.text("path").is_empty() {
+        return Err("missing 'target' or 'path'".into());
+    }
+    Ok(object([
+        ("source_vm", asked.at.into()),
+        ("source_path", asked.text("path").into()),
+        ("target_vm", asked.text("target").into()),
+        ("target_path", format!("/home/user/QubesIncoming/{}/", asked.at).into()),
+        ("recursive", true.into()),
+    ]))
 }
 
 /// A number that came as text, which qubes-mcp takes as well.

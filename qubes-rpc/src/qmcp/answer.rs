@@ -3,8 +3,14 @@
 use contract::Fault;
 use serde_json::{Map, Value, json};
 
-use super::{NOT_FOUND, adapter::Asked};
-use crate::services::{feature_set::is_an_agents, property_set::Settable};
+use super::{
+    NOT_FOUND,
+    adapter::{Asked, RUN_SECONDS},
+};
+use crate::{
+    answer::Streams,
+    services::{feature_set::is_an_agents, property_set::Settable},
+};
 
 fn text<'a>(object: &'a Value, key: &str) -> &'a str {
     object.get(key).and_then(Value::as_str).unwrap_or_default()
@@ -14,8 +20,12 @@ fn each<'a>(response: &'a Value, key: &str) -> impl Iterator<Item = &'a Value> {
     response.get(key).and_then(Value::as_array).into_iter().flatten()
 }
 
-/// A response beside `"ok": true`.
-pub(super) fn result(asked: &Asked<'_>, response: Value) -> Result<Value, String> {
+/// A response beside `"ok": true`, with what came on its streams.
+pub(super) fn result(
+    asked: &Asked<'_>,
+    response: Value,
+    streams: Streams<Vec<u8>>,
+) -> Result<Value, String> {
     Ok(match asked.service {
         "qmcp.ListAIManagedQubes" => {
             let tagged = each(&response, "vms").filter(|vm| text(vm, "address") == "target");
@@ -45,6 +55,21 @@ pub(super) fn result(asked: &Asked<'_>, response: Value) -> Result<Value, String
             "ai_managed_bytes_cap": response.get("cap"),
             "ai_managed_bytes_headroom": response.get("headroom"),
         }),
+        "qmcp.RunInAIManaged" if response.get("timed_out") == Some(&true.into()) => {
+            let given = asked.object.get("timeout").map(ToString::to_string);
+            return Err(format!(
+                "timeout after {}s",
+                given.unwrap_or_else(|| RUN_SECONDS.to_string())
+            ));
+        }
+        "qmcp.RunInAIManaged" => json!({
+            "rc": response.get("exit_code"),
+            "stdout": String::from_utf8_lossy(&streams.stdout),
+            "stderr": String::from_utf8_lossy(&streams.stderr),
+        }),
+        "qmcp.CopyToAIManaged" => {
+            json!({"target": asked.text("target"), "path": asked.text("path")})
+        }
         "qmcp.LifecycleAIManaged"
             if asked.text("action") == "kill" && response.get("changed") == Some(&false.into()) =>
         {
@@ -172,7 +197,9 @@ fn wrong(asked: &Asked<'_>, message: &str, prefix: &str) -> String {
             "template '{}' must have template_for_dispvms=True to be a DispVM source",
             asked.text("template")
         ),
-        "qmcp.AIManagedEvents" => message.to_owned(),
+        "qmcp.AIManagedEvents" | "qmcp.CopyToAIManaged" | "qmcp.RunInAIManaged" => {
+            message.to_owned()
+        }
         _ => failure(asked).into(),
     }
 }

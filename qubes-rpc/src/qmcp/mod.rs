@@ -1,14 +1,16 @@
 //! The services of qubes-mcp: JSON in, `{"ok": …}` out, around the same rows as everything else.
 //!
-//! Such a call names its qube in the JSON, so policy knows nothing of it: the daemon alone decides,
-//! by admitting the qube as it would a call of the row itself. Only agents whose block of the
-//! operator's file says `@compat qmcp` are answered.
+//! Most name their qube in the JSON, so policy knows nothing of it: the daemon alone decides, by
+//! admitting the qube as it would a call of the row itself. Two are aimed at the qube, and policy
+//! hands them to dom0. Only agents whose block of the operator's file says `@compat qmcp` are
+//! answered.
 
 mod adapter;
 mod answer;
 mod request;
 
 use contract::{Fault, Power, limits};
+use policy::QMCP_IN_QUBES;
 use serde_json::{Map, Value, json};
 use tokio::{io::BufReader, net::unix::OwnedReadHalf};
 
@@ -38,6 +40,11 @@ pub(crate) fn is_adapter(descriptor: &Descriptor) -> bool {
     services().any(|service| service == descriptor.service)
 }
 
+/// The row of our own behind a service of qubes-mcp.
+pub(crate) fn row(service: &str) -> Option<&'static str> {
+    adapter::row(service)
+}
+
 /// What every refusal is answered with, whatever the reason.
 const NOT_FOUND: &str = "not found";
 
@@ -59,7 +66,7 @@ pub(crate) async fn call(
         return refused(Fault::Refused {}, NOT_FOUND, reason);
     }
     let asked = match object {
-        Ok(object) => Asked { service: &descriptor.service, object },
+        Ok(object) => Asked { service: &descriptor.service, at: aimed_at(descriptor), object },
         Err(fault) => {
             let sentence = fault.sentence();
             return refused(fault, &sentence, String::new());
@@ -98,8 +105,9 @@ fn speaks(host: &Host, descriptor: &Descriptor) -> Result<(), String> {
     if is_paused(&host.paths) {
         return Err("everything is paused".into());
     }
-    if descriptor.target != Target::Dom0 || !descriptor.argument.is_empty() {
-        return Err("this service takes neither argument nor target".into());
+    let in_qubes = QMCP_IN_QUBES.iter().any(|(service, _)| *service == descriptor.service);
+    if (descriptor.target != Target::Dom0) != in_qubes || !descriptor.argument.is_empty() {
+        return Err("this service is called otherwise".into());
     }
     let scope = read_granted(&host.paths, host.trusted)
         .map_err(|error| format!("operator's file: {}", chain(&error)))?;
@@ -107,6 +115,14 @@ fn speaks(host: &Host, descriptor: &Descriptor) -> Result<(), String> {
         .block(&descriptor.source)
         .is_some_and(|block| block.speaks_qmcp() && block.holds_sandbox(host.now()));
     if speaks { Ok(()) } else { Err("the caller's block does not say @compat qmcp".into()) }
+}
+
+/// The qube at which a call is aimed; empty for dom0.
+fn aimed_at(descriptor: &Descriptor) -> &str {
+    match &descriptor.target {
+        Target::Qube(name) => name.as_str(),
+        Target::Dom0 => "",
+    }
 }
 
 /// The call of the row that stands behind the service.
@@ -138,10 +154,11 @@ async fn adapted(
         Err(NotAdmitted::Busy) => return Err(Failed::Row(Fault::Busy {}.into())),
         Err(NotAdmitted::Failed(error)) => return Err(Failed::Row(error.into())),
     };
-    let args = adapter::arguments(asked).map_err(Failed::Request)?;
+    let args = adapter::arguments(asked, host.ceiling).map_err(Failed::Request)?;
+    call.body = adapter::body(asked);
     host.begin(call, admission.entry, &args).map_err(Failed::Row)?;
     let value = work(host, &inner, admission, args, call, reader).await.map_err(Failed::Row)?;
-    answer::result(asked, value).map_err(Failed::Request)
+    answer::result(asked, value, call.answer.take_kept()).map_err(Failed::Request)
 }
 
 /// Whether a new qube was refused for its network: its template, the only other qube that such a

@@ -54,13 +54,12 @@ pub(super) fn notes(
 
 /// What the adapters for qubes-mcp's client open besides.
 pub(super) fn compat(block: &Block) -> Option<String> {
-    let direct = QMCP_DIRECT.map(|(service, ..)| service).join(", ");
+    let direct = QMCP_DIRECT.map(|(service, _)| service).join(", ");
     block.speaks_qmcp().then(|| {
         format!(
             "--compat qmcp lets {} call {direct} in tagged qubes, and tagged qubes call \
              qubes.Filecopy among each other, past dom0's daemon: no such call is in the audit \
-             log, none is stopped when a grant ends, and a disposable that the operator starts \
-             from a tagged template is reached too",
+             log, and none is stopped when a grant ends",
             block.agent()
         )
     })
