@@ -2,6 +2,7 @@
 
 use std::{fs, io, time::SystemTime};
 
+use admin_api::QubeName;
 use contract::{Fault, Power, limits};
 use policy::{Caller, Claim, ManagedQube, Refused, TcpRule, TcpRules};
 
@@ -68,6 +69,17 @@ impl Writer<'_> {
         }
         let caller = view.caller().map_err(|_| Fault::Refused {})?;
         Ok(self.host.net_pair(&caller, rule, view.now()).await?.map_err(|_| Fault::Refused {})?)
+    }
+
+    /// Removes the rules that name a qube which is gone, or which has just been made: they were for
+    /// another one of its name.
+    pub(crate) async fn forget_tcp_rules(self, name: &QubeName) -> Result<(), Error> {
+        for rule in self.host.read_tcp_rules()?.rules() {
+            if rule.source == *name || rule.target == *name {
+                self.change_tcp_rules(Change::Remove, rule).await?;
+            }
+        }
+        Ok(())
     }
 
     async fn change_tcp_rules(self, change: Change, rule: &TcpRule) -> Result<bool, Error> {

@@ -24,11 +24,18 @@ pub(crate) async fn call(host: &Host, service: &str, qube: Option<&str>, args: &
     let mut bytes = Vec::new();
     let mut last = None;
     if let Ok(mut stream) = UnixStream::connect(socket).await {
-        let args = args.as_object().cloned().unwrap_or_default();
-        let mut request = format!("saltbridge.{service}+ salt-bridge name {target}\0").into_bytes();
-        request.extend_from_slice(&RequestLine::new(args, 0).render().unwrap());
+        let line = args.as_object().cloned().unwrap_or_default();
+        let (prefix, body) = match service.starts_with("qmcp.") {
+            true => ("", args.to_string().into_bytes()),
+            false => ("saltbridge.", RequestLine::new(line, 0).render().unwrap()),
+        };
+        let head = format!("{prefix}{service}+ salt-bridge name {target}\0");
+        let request = [head.into_bytes(), body].concat();
         // A daemon that dies or refuses does not read.
         drop(stream.write_all(&request).await);
+        if prefix.is_empty() {
+            drop(stream.shutdown().await);
+        }
         drop(stream.read_to_end(&mut bytes).await);
         let mut rest = bytes::BytesMut::from(&bytes[..]);
         while let Ok(Some(Frame { kind, .. })) = FrameCodec.decode(&mut rest) {
@@ -50,8 +57,9 @@ mod tests {
     use super::*;
     use crate::{
         machine::{becomes, until},
-        sandbox::on_sandbox,
+        sandbox::{on_sandbox, qubesd},
     };
+    use admin_api::{Destination, call as admin};
     use salt_bridge_sim::{Population, Resident};
     use serde_json::json;
 
@@ -130,5 +138,46 @@ mod tests {
                 );
             }
         }
+    }
+
+    /// What is asked of qubesd before a copy is proven, about the middle of it.
+    const MIDDLE: usize = 18;
+
+    #[test]
+    fn a_birth_whose_source_is_taken_away_meanwhile_leaves_nothing() {
+        let all = "see,lifecycle,exec,root,files,net,shape";
+        let with = format!("@agent salt-bridge\nai-listed {all}\n@tag:ai-managed\n");
+        let without = "@agent salt-bridge\n@tag:ai-managed\n";
+        let listed =
+            Resident::app("ai-listed", "gray").with("template", "ai-debian").with("netvm", "");
+        let population = few().and([listed]);
+        on_sandbox(population, &with, true, async |machine| {
+            let host = &machine.host;
+            let before = host.qubes();
+            let tag = "ai-managed".parse().unwrap();
+            let one = || Destination::parse("ai-one").unwrap();
+            for (source, by_line) in [("ai-listed", true), ("ai-one", false)] {
+                let args = json!({"source": source, "name": "ai-new"});
+                host.set_scope(&with).unwrap();
+                host.hold_call(MIDDLE, true);
+                let mut birth = std::pin::pin!(call(host, "VmClone", None, &args));
+                tokio::select! {
+                    ended = &mut birth => panic!("{source}: over already: {ended:?}"),
+                    () = becomes(|| host.is_holding()) => {}
+                }
+                let (qubesd, wait) = (qubesd(machine), std::time::Duration::from_secs(5));
+                if by_line {
+                    host.set_scope(without).unwrap();
+                } else {
+                    qubesd.call(admin::tag::remove(one(), &tag), wait).await.unwrap();
+                }
+                host.hold_none();
+                assert_eq!(birth.await.last, Some(Kind::Fault), "{source}");
+                if !by_line {
+                    qubesd.call(admin::tag::set(one(), &tag), wait).await.unwrap();
+                }
+                until("it is undone", || host.qubes() == before && entries(host, false) == 0);
+            }
+        });
     }
 }

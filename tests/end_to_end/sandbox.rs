@@ -225,7 +225,7 @@ mod tests {
             write("[sandbox]\npool_cap = 1\n");
             let more = json!({"name": "ai-more", "template": "ai-debian"});
             assert!(error(&mut client, "create_vm", more.clone()).await.contains("0 bytes left"));
-            write("[sandbox]\nbirth_tier = \"exec\"\n");
+            write("[sandbox]\nbirth_tier = \"exec\"\npool_cap = 200000000000\n");
             let low = ok(&mut client, "create_vm", more).await;
             assert_eq!(low["powers"], json!(["see", "exec", "root", "files"]));
             assert_eq!(tags(machine, "ai-more").await, ["ai-exec", "ai-managed"]);
@@ -256,6 +256,10 @@ mod tests {
             let name = made["name"].as_str().unwrap().to_owned();
             let run = json!({"vm_name": name, "command": "hostname"});
             assert_eq!(ok(&mut client, "exec_in_vm", run).await["stdout"], format!("{name}\n"));
+            let budget = ok(&mut client, "disk_budget", json!({})).await;
+            let shares = budget["vms"].as_array().unwrap();
+            let share = shares.iter().find(|share| share["name"] == name.as_str()).unwrap();
+            assert_eq!(share["bytes"], 2_u64 << 30);
             ok(&mut client, "kill_vm", json!({"vm_name": name})).await;
             assert_eq!(names(machine).await, before);
         });
@@ -282,6 +286,31 @@ mod tests {
                 let births = machine.host.root().join("var/lib/salt-bridge/ledger/births");
                 std::fs::read_dir(births).is_ok_and(|files| files.count() == 0)
             });
+        });
+    }
+
+    #[test]
+    fn connections_of_a_qube_that_is_gone_are_not_those_of_the_next_one_of_its_name() {
+        on_sandbox(population(), SCOPE, true, async |machine| {
+            let mut client = machine.client().await;
+            let make = json!({"name": "ai-one", "template": "ai-debian"});
+            let one = json!({"vm_name": "ai-one"});
+            let connect =
+                json!({"action": "add", "source": "ai-one", "target": "ai-full", "port": 8080});
+            let rules = || machine.dom0("etc/qubes/policy.d/30-salt-bridge-tcp.policy");
+            ok(&mut client, "create_vm", make.clone()).await;
+            ok(&mut client, "connect_tcp_policy", connect.clone()).await;
+            assert!(rules().contains("ai-one"), "{}", rules());
+            ok(&mut client, "remove_vm", one).await;
+            assert!(!rules().contains("ai-one"), "{}", rules());
+            // The operator removes one, of which the daemon hears nothing.
+            ok(&mut client, "create_vm", make.clone()).await;
+            ok(&mut client, "connect_tcp_policy", connect).await;
+            let gone = call::vm::remove(Destination::parse("ai-one").unwrap());
+            qubesd(machine).call(gone, Duration::from_secs(5)).await.unwrap();
+            assert!(rules().contains("ai-one"), "{}", rules());
+            ok(&mut client, "create_vm", make).await;
+            assert!(!rules().contains("ai-one"), "{}", rules());
         });
     }
 }

@@ -1,9 +1,10 @@
-//! The disk space of the sandbox: what its persistent volumes have, and what is left.
+//! The disk space of the sandbox: what its persistent volumes have, and what is left. The private
+//! volume of a disposable counts as long as the disposable is there.
 
 use admin_api::{Destination, QubeName, Tag, VolumeName, call};
 use contract::{Fault, limits};
 use futures_util::{StreamExt, TryStreamExt, stream};
-use policy::tier::SANDBOX_TAG;
+use policy::{Class, Live, tier::SANDBOX_TAG};
 
 use crate::{error::Error, handle::Handle, host::Host, service::Effect, settings::Sandbox};
 
@@ -36,7 +37,10 @@ impl<E: Effect> Handle<'_, E> {
                 if !found.live.tags.iter().any(|tag: &Tag| tag.as_str() == SANDBOX_TAG) {
                     return Ok(None);
                 }
-                let bytes = host.persistent_bytes(Destination::Uuid(found.live.uuid)).await?;
+                if host.births.promises(&found.live.uuid) {
+                    return Ok(None);
+                }
+                let bytes = host.kept_bytes(found.live).await?;
                 Ok::<_, Error>(Some((name, bytes)))
             })
             .buffered(limits::QUESTIONS_AT_ONCE)
@@ -59,12 +63,14 @@ impl<E: Effect> Handle<'_, E> {
 }
 
 impl Host {
-    /// The size of the volumes of a qube that outlive its shutdown. Zero for one that is gone.
-    pub(super) async fn persistent_bytes(&self, qube: Destination) -> Result<u64, Error> {
+    /// The size of the volumes that a qube keeps: until it is removed, or, as a disposable, until it
+    /// ends. Zero for one that is gone.
+    async fn kept_bytes(&self, qube: Live) -> Result<u64, Error> {
+        let is_disposable = qube.class == Class::DispVm;
         let mut bytes: u64 = 0;
-        for volume in self.volumes(qube).await? {
-            if volume.1.save_on_stop {
-                bytes = bytes.saturating_add(volume.1.size);
+        for (name, info) in self.volumes(Destination::Uuid(qube.uuid)).await? {
+            if info.save_on_stop || is_disposable && name.as_str() == "private" {
+                bytes = bytes.saturating_add(info.size);
             }
         }
         Ok(bytes)

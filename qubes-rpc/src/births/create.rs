@@ -1,6 +1,6 @@
 //! Making a qube, step by step, and looking at what came of it.
 
-use std::time::Duration;
+use std::{rc::Rc, time::Duration};
 
 use admin_api::{
     Destination, LabelName, PropertyName, QubeName, Source as Requester, Tag, Uuid, VolumeName,
@@ -10,7 +10,10 @@ use contract::{Fault, Power, limits};
 use policy::{Birth, ManagedQube};
 
 use super::{Entry, Network, Source, tier};
-use crate::{error::Error, handle::Writer, host::Found, settings::Sandbox, view::View};
+use crate::{
+    error::Error, handle::Writer, host::Found, scope_file::read_granted, settings::Sandbox,
+    view::View,
+};
 
 /// What can be made from a template.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -103,7 +106,8 @@ impl Writer<'_> {
             self.tag(&newborn, &tags, &plan.birth, plan.class).await?;
             self.settle(&newborn, plan).await?;
             rest(&newborn).await?;
-            self.prove(view, &newborn, plan, &tags).await
+            let source = self.judge_anew(view, plan, settings, &tags).await?;
+            self.prove(view, &newborn, plan, (&source, &tags)).await
         };
         let proven = match made.await {
             Ok(qube) => self.host.births.end(&id).map_err(Error::File).map(|()| qube),
@@ -171,6 +175,8 @@ impl Writer<'_> {
             return Err(Error::Stored("the new qube is another one"));
         }
         self.host.births.resolve(id, &uuid).map_err(Error::File)?;
+        // Rules that name a qube which had this name before are not for this one.
+        self.forget_tcp_rules(&plan.name).await?;
         let tags = self.step(call::tag::list(Destination::Uuid(uuid.clone())), limits::QUBESD);
         let tags = tags.await?;
         Ok(Newborn { name: plan.name.clone(), uuid, tags })
@@ -236,13 +242,49 @@ impl Writer<'_> {
         Ok(())
     }
 
+    /// The source as the operator's file and qubesd have it now, if a qube could still be made from
+    /// it with the same tags. Making one takes time, in which a grant can end.
+    async fn judge_anew(
+        self,
+        view: &View,
+        plan: &Plan<'_>,
+        settings: &Sandbox,
+        tags: &[Tag],
+    ) -> Result<Source, Error> {
+        let now = self.renewed(view)?;
+        let source = self.source_again(&now, plan.source).await?;
+        let refused = |_| Error::Fault(Fault::Refused {});
+        let birth = now.caller().and_then(|caller| caller.birth(now.now())).map_err(refused)?;
+        let same = tier::birth_tags(&source, &birth, settings)? == tags;
+        let reachable = match &plan.network {
+            Network::Offline => true,
+            Network::Netvm(netvm) => self.sees(&now, netvm).await?,
+        };
+        if same && reachable { Ok(source) } else { Err(Fault::Refused {}.into()) }
+    }
+
+    /// What the agent may do by the operator's file as it is now.
+    pub(super) fn renewed(self, view: &View) -> Result<View, Error> {
+        let refused = || Error::Fault(Fault::Refused {});
+        let scope = read_granted(&self.host.paths, self.host.trusted).map_err(|_| refused())?;
+        View::admit(Rc::new(scope), view.agent(), Power::Shape, self.host.now())
+            .map_err(|_| refused())
+    }
+
+    /// The same qube again, if it is still a source.
+    pub(super) async fn source_again(self, view: &View, source: &Source) -> Result<Source, Error> {
+        let again = self.source(view, source.qube.name(), Power::Shape).await?;
+        let same = again.qube.uuid() == source.qube.uuid();
+        if same { Ok(again) } else { Err(Fault::Refused {}.into()) }
+    }
+
     /// Reads back what was made: its name, tags and network, and that nobody gained a power by it.
     async fn prove(
         self,
         view: &View,
         newborn: &Newborn,
         plan: &Plan<'_>,
-        tags: &[Tag],
+        (source, tags): (&Source, &[Tag]),
     ) -> Result<ManagedQube, Error> {
         let found = self.found(newborn).await?;
         let ours: Vec<&Tag> = found.live.tags.iter().filter(|tag| tier::is_ours(tag)).collect();
@@ -271,7 +313,7 @@ impl Writer<'_> {
         let caller = view.caller().map_err(refused)?;
         let claim = caller.claim_in_text(&newborn.name, Power::See, view.now()).map_err(refused)?;
         let qube = claim.manage(found.live).map_err(refused)?;
-        if tier::gains_nothing(&qube, &plan.source.qube) {
+        if tier::gains_nothing(&qube, &source.qube) {
             Ok(qube)
         } else {
             Err(Fault::Refused {}.into())

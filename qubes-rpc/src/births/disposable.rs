@@ -40,6 +40,7 @@ impl Writer<'_> {
         let id = self.call.id.clone();
         let started = async {
             let newborn = self.look_at(&id).await?;
+            self.forget_tcp_rules(&newborn.name).await?;
             let found = self.found(&newborn).await?;
             if found.live.class != policy::Class::DispVm {
                 return Err(Error::Stored("the new qube is no disposable"));
@@ -54,6 +55,11 @@ impl Writer<'_> {
                 return Err(Fault::Refused {}.into());
             }
             self.step(call::lifecycle::start(newborn.place()), limits::START).await?;
+            // Starting takes time, in which a grant can end.
+            let source = self.source_again(&self.renewed(view)?, source).await?;
+            if !tier::gains_nothing(&qube, &source.qube) {
+                return Err(Fault::Refused {}.into());
+            }
             Ok(Disposable { qube })
         };
         let started = started.await;

@@ -196,6 +196,12 @@ impl Births {
         self.open.borrow().values().map(|open| open.entry.bytes).fold(0, u64::saturating_add)
     }
 
+    /// Whether the bytes of this qube are promised.
+    pub(crate) fn promises(&self, uuid: &Uuid) -> bool {
+        let open = self.open.borrow();
+        open.values().any(|open| open.entry.uuid.as_deref() == Some(uuid.as_str()))
+    }
+
     fn write(&self, id: &str, entry: &Entry) -> io::Result<()> {
         replace_file(&self.folder.join(id), &serde_json::to_vec(entry)?, 0o600)
     }

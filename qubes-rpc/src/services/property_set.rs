@@ -135,30 +135,21 @@ impl Service for PropertySet {
     ) -> Result<Response, Error> {
         let property = request.property;
         let value = plain_value(&request)?;
-        match (property, value.as_str()) {
-            (Settable::Netvm, _) => leaves_the_network(&qube, host).await?,
-            (Settable::Template, name) => {
-                let (other, found) =
-                    host.host.named_in_text(qube.agent(), name, Power::Shape).await?;
-                gives_no_more(&qube, &other)?;
-                fits_as_template(&qube, &found.class, host).await?;
-            }
-            (Settable::DefaultDispvm, "") => {}
-            (Settable::DefaultDispvm, name) => {
-                let (other, _) = host.host.named_in_text(qube.agent(), name, Power::Shape).await?;
-                gives_no_more(&qube, &other)?;
-            }
-            (
-                Settable::Label
-                | Settable::Memory
-                | Settable::Maxmem
-                | Settable::Vcpus
-                | Settable::TemplateForDispvms,
-                _,
-            ) => {}
+        if property == Settable::Netvm {
+            leaves_the_network(&qube, host).await?;
         }
+        let other = other_qube(&qube, property, &value, host).await?;
         let before = host.property(&qube, property).await?;
         host.set_property(&qube, property, &value).await?;
+        if let Some(other) = other {
+            // qubesd was told a name. What is in use can be neither removed nor replaced, so a look
+            // from now on tells for good which qube that is, and whether it is still in scope.
+            let still = other_qube(&qube, property, &value, host).await;
+            if !matches!(&still, Ok(Some(now)) if now.uuid() == other.uuid()) {
+                host.set_property(&qube, property, &before.to_string()).await?;
+                return Err(still.err().unwrap_or(Error::Fault(Fault::Refused {})));
+            }
+        }
         let after = host.property(&qube, property).await?;
         if after.to_string() != value {
             return Err(Error::Stored("Qubes keeps another value than the one that was set"));
@@ -166,6 +157,32 @@ impl Service for PropertySet {
         let shown = host.names(&qube).property(&qube, property.as_str(), &after).await?;
         Ok(Response { property, value: shown, changed: before != after })
     }
+}
+
+/// The other qube that a value names, if it is in scope and fit to be named there.
+async fn other_qube(
+    qube: &ManagedQube,
+    property: Settable,
+    value: &str,
+    host: Writer<'_>,
+) -> Result<Option<ManagedQube>, Error> {
+    match property {
+        Settable::Template => {}
+        Settable::DefaultDispvm if !value.is_empty() => {}
+        Settable::DefaultDispvm
+        | Settable::Label
+        | Settable::Memory
+        | Settable::Maxmem
+        | Settable::Netvm
+        | Settable::Vcpus
+        | Settable::TemplateForDispvms => return Ok(None),
+    }
+    let (other, found) = host.host.named_in_text(qube.agent(), value, Power::Shape).await?;
+    gives_no_more(qube, &other)?;
+    if property == Settable::Template {
+        fits_as_template(qube, &found.class, host).await?;
+    }
+    Ok(Some(other))
 }
 
 /// A qube from which others get their network stays where the operator put it: whoever could cut

@@ -52,7 +52,11 @@ impl Service for VmRemove {
             return Err(not_halted(state));
         }
         match host.order(call::vm::remove(destination(&qube)), limits::CREATE).await {
-            Ok(()) => Ok(Response { removed: qube.name().to_string() }),
+            Ok(()) => {
+                // What stays of them is refused at the next birth of this name.
+                drop(host.forget_tcp_rules(qube.name()).await);
+                Ok(Response { removed: qube.name().to_string() })
+            }
             Err(Error::Qubesd(error)) => Err(match error.kind() {
                 Some("QubesVMNotHaltedError") => not_halted(PowerState::Running),
                 Some("QubesVMInUseError") => {
