@@ -6,7 +6,7 @@ use admin_api::QubeName;
 use clap::Args;
 use contract::{Aim, SERVICE_PREFIX};
 use policy::{
-    Address, Claim, Refused, Scope,
+    Address, COMPAT_QMCP, Claim, QMCP_IN_QUBES, Refused, Scope,
     evaluate::{Decision, Policy, PolicyError, Request, System, SystemQube},
 };
 use serde::Serialize;
@@ -17,6 +17,7 @@ use crate::{
     host::{Found, Host},
     operator_policy::read_policy,
     pause::is_paused,
+    qmcp,
     scope_file::read_scope_text,
     service::Entry,
     services::SERVICES,
@@ -30,7 +31,7 @@ use crate::{
 pub(crate) struct Explain {
     /// The calling qube.
     caller: String,
-    /// The service, as VmExec or saltbridge.VmExec.
+    /// The service, as VmExec, saltbridge.VmExec or qmcp.LifecycleAIManaged.
     service: String,
     /// The qube that the call is about; dom0 for services that are about none, as VmList.
     target: String,
@@ -74,7 +75,11 @@ struct Explanation {
 /// The call that is explained.
 struct Asked {
     caller: QubeName,
+    /// As qrexec knows it.
+    service: String,
     entry: &'static Entry,
+    /// It is one of qubes-mcp, which name their qube otherwise.
+    is_qmcp: bool,
     /// Nothing for a service without a qube of its own.
     target: Option<QubeName>,
 }
@@ -102,7 +107,9 @@ pub(crate) fn run(asked: &Explain, place: &Place) -> Result<ExitCode, OperatorEr
 
 fn parse(asked: &Explain) -> Result<Asked, ExplainError> {
     let name = |text: &String| text.parse().map_err(|_| ExplainError::Name(text.clone()));
-    let service = asked.service.strip_prefix(SERVICE_PREFIX).unwrap_or(&asked.service);
+    let adapted = qmcp::row(&asked.service);
+    let own = asked.service.strip_prefix(SERVICE_PREFIX).unwrap_or(&asked.service);
+    let service = adapted.unwrap_or(own);
     let entry = SERVICES
         .iter()
         .find(|entry| entry.name == service)
@@ -111,7 +118,10 @@ fn parse(asked: &Explain) -> Result<Asked, ExplainError> {
         Aim::Qube => Some(name(&asked.target)?),
         Aim::Scope => None,
     };
-    Ok(Asked { caller: name(&asked.caller)?, entry, target })
+    let is_qmcp = adapted.is_some();
+    let full = format!("{SERVICE_PREFIX}{service}");
+    let service = if is_qmcp { asked.service.clone() } else { full };
+    Ok(Asked { caller: name(&asked.caller)?, service, entry, is_qmcp, target })
 }
 
 fn explain(asked: &Explain, place: &Place) -> Result<Explanation, OperatorError> {
@@ -124,18 +134,23 @@ fn explain(asked: &Explain, place: &Place) -> Result<Explanation, OperatorError>
         let block = file.as_ref().ok().and_then(|(_, scope)| scope.block(&asked.caller));
         block.is_some_and(|block| block.listed(target).is_some())
     });
-    let address = if is_listed { Address::Argument } else { Address::Target };
+    let by_argument = is_listed && !asked.is_qmcp;
+    let address = if by_argument { Address::Argument } else { Address::Target };
+    // qubes-mcp names most qubes in what it sends, of which policy knows nothing.
+    let is_aimed = QMCP_IN_QUBES.iter().any(|(service, _)| *service == asked.service);
     let (argument, aim) = match (&asked.target, address) {
         (None, _) => ("+".to_owned(), "dom0".to_owned()),
+        (Some(_), _) if asked.is_qmcp && !is_aimed => ("+".to_owned(), "dom0".to_owned()),
         (Some(target), Address::Argument) => (format!("+{target}"), "dom0".to_owned()),
         (Some(target), Address::Target) => ("+".to_owned(), target.to_string()),
     };
-    let call = format!("{SERVICE_PREFIX}{}{argument}", asked.entry.name);
+    let call = format!("{}{argument}", asked.service);
     let found = qubesd::wait_for(look(&host, &asked))?;
     let (by_policy, asks) = policy_layer(place, &call, &asked, &aim, &found)?;
     let mut layers = vec![by_policy, pause_layer(place)];
     match &file {
         Ok((text, scope)) => {
+            layers.extend(compat_layer(scope, &asked));
             let (layer, claim) = file_layer(text, scope, &asked, address, now);
             layers.push(layer);
             layers.extend(qubesd_layer(&asked, claim, found));
@@ -220,6 +235,18 @@ fn pause_layer(place: &Place) -> Layer {
     let decides = place.paths.paused().display().to_string();
     let why = if paused { "everything is paused" } else { "nothing is paused" };
     Layer { layer: "pause", allows: !paused, decides, why: why.into() }
+}
+
+/// Whether the block has the line without which no service of qubes-mcp is answered.
+fn compat_layer(scope: &Scope, asked: &Asked) -> Option<Layer> {
+    let speaks = scope.block(&asked.caller).is_some_and(policy::Block::speaks_qmcp);
+    let why = if speaks { "it is answered as qubes-mcp" } else { "it is not there" };
+    asked.is_qmcp.then(|| Layer {
+        layer: "operator's file",
+        allows: speaks,
+        decides: COMPAT_QMCP.to_owned(),
+        why: why.into(),
+    })
 }
 
 fn file_layer(

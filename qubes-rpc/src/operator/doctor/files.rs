@@ -8,6 +8,7 @@ use std::{
 };
 
 use contract::SERVICE_PREFIX;
+use policy::QMCP_SERVICES;
 
 use super::{report::Report, users::Owners};
 use crate::{paths::Paths, services};
@@ -46,14 +47,14 @@ const INSTALL: &str = "run: saltbridged install";
 const START: &str = "run: systemctl restart salt-bridge.socket salt-bridge-tcp-policy.socket";
 
 /// Looks at everything that is neither unit nor policy's content.
-pub(super) fn inspect(paths: &Paths, owners: Owners, report: &mut Report) {
+pub(super) fn inspect(paths: &Paths, owners: Owners, speaks_qmcp: bool, report: &mut Report) {
     for wanted in wanted(paths, owners) {
         if let Err((what, mend)) = wanted.compare() {
             report.wrong(AREA, what, mend);
         }
     }
     inspect_programs(paths, owners, report);
-    inspect_links(paths, report);
+    inspect_links(paths, speaks_qmcp, report);
     inspect_overrides(paths, report);
     if !paths.qrexec_client().iter().any(|path| path.exists()) {
         let mend = "it comes with qubes-core-qrexec: run: qubes-dom0-update qubes-core-qrexec-dom0";
@@ -191,12 +192,15 @@ fn inspect_programs(paths: &Paths, owners: Owners, report: &mut Report) {
     }
 }
 
-/// Each service is a link to the daemon's socket, and nothing else bears our prefix.
-fn inspect_links(paths: &Paths, report: &mut Report) {
+/// Each service is a link to the daemon's socket, and nothing else bears our prefix. Those of
+/// qubes-mcp are links only where a block of the operator's file says so.
+fn inspect_links(paths: &Paths, speaks_qmcp: bool, report: &mut Report) {
     let folder = paths.services();
     let mut faulty = 0;
-    for name in services::names() {
-        let link = folder.join(&name);
+    let adapters = || QMCP_SERVICES.into_iter().map(str::to_owned);
+    let wanted: Vec<String> = services::names().chain(adapters().filter(|_| speaks_qmcp)).collect();
+    for name in &wanted {
+        let link = folder.join(name);
         let link = link.as_path();
         let what = match fs::read_link(link) {
             Ok(target) if target == Path::new(SERVICE_SOCKET) => continue,
@@ -211,12 +215,20 @@ fn inspect_links(paths: &Paths, report: &mut Report) {
         report.wrong(AREA, what, mend);
     }
     if faulty == 0 {
-        report.good(AREA, format!("all {} services link to the daemon", services::SERVICES.len()));
+        report.good(AREA, format!("all {} services link to the daemon", wanted.len()));
     }
     for name in ours(&folder).filter(|name| !services::names().any(|known| known == *name)) {
         let path = folder.join(name);
         let mend = format!("it may be of an older program; run: rm {}", path.display());
         report.wrong(AREA, format!("{} is no service of this version", path.display()), mend);
+    }
+    let is_link = |path: &Path| fs::read_link(path).is_ok_and(|to| to == Path::new(SERVICE_SOCKET));
+    for name in adapters().filter(|_| !speaks_qmcp) {
+        let path = folder.join(name);
+        if is_link(&path) {
+            let what = format!("{} is left of --compat qmcp", path.display());
+            report.wrong(AREA, what, format!("run: rm {}", path.display()));
+        }
     }
 }
 
@@ -237,7 +249,8 @@ fn inspect_overrides(paths: &Paths, report: &mut Report) {
     }
 }
 
-/// The names with our prefix in a folder, sorted; none when it is missing.
+/// The names of our services in a folder, sorted; none when it is missing. In the folder of services
+/// those of qubes-mcp may be its own.
 fn ours(folder: &Path) -> impl Iterator<Item = String> {
     let mut names: Vec<String> = fs::read_dir(folder)
         .into_iter()

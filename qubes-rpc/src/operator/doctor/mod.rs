@@ -51,9 +51,10 @@ fn inspect(place: &Place) -> Report {
     let Place { paths, trusted } = place;
     let mut report = Report::default();
     let owners = users::inspect(paths, *trusted, &mut report);
-    files::inspect(paths, owners, &mut report);
-    units::inspect(paths, owners, &mut report);
     let scope = inspect_scope(place, &mut report);
+    let speaks_qmcp = scope.iter().flat_map(Scope::blocks).any(policy::Block::speaks_qmcp);
+    files::inspect(paths, owners, speaks_qmcp, &mut report);
+    units::inspect(paths, owners, &mut report);
     running::inspect(paths, scope.as_ref(), SystemTime::now(), &mut report);
     let system = qubes::inspect(paths, scope.as_ref(), &mut report);
     let policy = policies::inspect(paths, scope.as_ref(), &mut report);
