@@ -12,8 +12,7 @@ use serde_json::{Value, json};
 use super::births::{call, kill_and_restart};
 
 /// The operator's file: a sandbox, and listed qubes of which copies would be a gain.
-const SCOPE: &str =
-    "@agent salt-bridge\nwork see,shape\ndev see,lifecycle,shape,files:ask\n@tag:ai-managed\n";
+const SCOPE: &str = "@agent salt-bridge\n@compat qmcp\nwork see,shape\ndev see,lifecycle,shape,files:ask\n@tag:ai-managed\n";
 /// How many calls are made, unless `SALT_BRIDGE_ESCAPES` says otherwise.
 const CALLS: u32 = 2000;
 
@@ -197,6 +196,53 @@ pub(crate) const ATTEMPTS: &[fn(&mut Dice, &[QubeState]) -> Attempt] = &[
         let seconds = u64::from(dice.once_in(30));
         ("EventWatch", None, json!({"seconds": seconds, "vm_name": any_name(dice, world)}))
     },
+    |dice, world| {
+        let listed = *dice.pick(&["work", "dev"]);
+        let property = *dice.pick(&["default_dispvm", "template"]);
+        ("PropertySet", Some(own(dice, world)), json!({"property": property, "value": listed}))
+    },
+    |dice, world| {
+        let args = json!({
+            "source_vm": any_name(dice, world), "source_path": ".bashrc",
+            "target_vm": any_name(dice, world), "target_path": "taken", "overwrite": true,
+        });
+        ("FileCopy", None, args)
+    },
+    |dice, world| {
+        let args = json!({
+            "action": *dice.pick(&["add", "remove", "list"]), "source": any_name(dice, world),
+            "target": any_name(dice, world), "port": 22,
+        });
+        ("ConnectTcpPolicy", None, args)
+    },
+    |dice, world| {
+        let (property, value) = *dice.pick(&[("tags", "ai-full"), ("template", ""), ("netvm", "")]);
+        let value = if value.is_empty() { any_name(dice, world) } else { value.to_owned() };
+        let args = json!({"name": any_name(dice, world), "property": property, "value": value});
+        let service = ["qmcp.SetPropertyAIManaged", "qmcp.GetPropertyAIManaged"];
+        (*dice.pick(&service), None, args)
+    },
+    |dice, world| {
+        let action = *dice.pick(&["kill", "remove", "pause", "unpause", "shutdown"]);
+        let args = json!({"name": any_name(dice, world), "action": action});
+        ("qmcp.LifecycleAIManaged", None, args)
+    },
+    |dice, world| {
+        let args = json!({
+            "name": new_name(dice, world), "template": any_name(dice, world),
+            "source": any_name(dice, world), "netvm": any_name(dice, world),
+        });
+        let services = ["qmcp.SpawnAIManagedQube", "qmcp.CloneAIManagedQube"];
+        (*dice.pick(&services), None, args)
+    },
+    |dice, world| {
+        let away = json!({"target": any_name(dice, world), "path": "/etc/hostname"});
+        ("qmcp.CopyToAIManaged", Some(any_name(dice, world)), away)
+    },
+    |dice, world| {
+        let run = json!({"cmd": ["true"], "timeout": 5});
+        ("qmcp.RunInAIManaged", Some(any_name(dice, world)), run)
+    },
     |_, _| ("VmList", None, json!({})),
     |_, _| ("PoolStats", None, json!({})),
 ];
@@ -230,10 +276,17 @@ fn tells(text: &str, name: &str) -> bool {
         .any(|(before, after)| !before.ends_with(part) && !after.starts_with(part))
 }
 
-/// The source that a call names.
+/// The qube that a property names.
+fn named<'a>(qube: &'a QubeState, property: &str) -> Option<&'a str> {
+    let (_, rest) = qube.all.split_once(&format!("\"{property}\": \""))?;
+    rest.split('"').next().filter(|name| !name.is_empty())
+}
+
+/// The source that a call names. Of qubes-mcp's calls each takes one of the two.
 fn source<'a>(attempt: &Attempt, world: &'a [QubeState]) -> Option<&'a QubeState> {
     let args = &attempt.2;
-    let name = args["source"].as_str().or_else(|| args["template"].as_str())?;
+    let field = if attempt.0.contains("Spawn") { "template" } else { "source" };
+    let name = args[field].as_str().or_else(|| args["template"].as_str())?;
     world.iter().find(|qube| qube.name == name)
 }
 
@@ -252,6 +305,16 @@ fn judge(host: &Host, scope: &Scope, before: &[QubeState], made: &[(Attempt, Vec
         if let Some(old) = before.iter().find(|old| old.uuid == qube.uuid) {
             let then = had.get(&old.uuid).cloned().unwrap_or_default();
             assert!(now.iter().all(|power| then.contains(power)), "{qube:?} gained by {made:?}");
+            for property in ["template", "default_dispvm"] {
+                let Some(other) = named(qube, property) else { continue };
+                if named(old, property) != Some(other) {
+                    // What runs from another qube's disk shows it.
+                    let other = after.iter().find(|qube| qube.name == other).unwrap();
+                    let held = has.get(&other.uuid).cloned().unwrap_or_default();
+                    let shown = now.iter().all(|power| held.contains(power));
+                    assert!(shown, "{qube:?} shows {other:?} by {made:?}");
+                }
+            }
             continue;
         }
         let right = made.iter().any(|(attempt, _)| {
@@ -263,6 +326,12 @@ fn judge(host: &Host, scope: &Scope, before: &[QubeState], made: &[(Attempt, Vec
         assert!(right && managed(qube), "{qube:?} was born with more by {made:?}");
     }
     let foreign = before.iter().filter(|qube| !had.contains_key(&qube.uuid));
+    let rules = host.root().join("etc/qubes/policy.d/30-salt-bridge-tcp.policy");
+    let rules = std::fs::read_to_string(rules).unwrap_or_default();
+    for name in foreign.clone().map(|qube| &qube.name) {
+        let named = rules.lines().filter(|line| !line.starts_with('#')).any(|l| tells(l, name));
+        assert!(!named, "{name} in a rule by {made:?}: {rules}");
+    }
     for (attempt, bytes) in made {
         let text = String::from_utf8_lossy(bytes);
         for name in
