@@ -11,7 +11,8 @@ use crate::{
     until::Until,
 };
 
-pub(crate) const DOM0_UUID: &str = "00000000-0000-0000-0000-000000000000";
+/// The UUID of dom0 on every machine.
+pub const DOM0_UUID: &str = "00000000-0000-0000-0000-000000000000";
 
 /// How a call names its qube.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -183,7 +184,9 @@ impl Claim {
     pub fn manage(self, live: Live) -> Result<ManagedQube, Refused> {
         let address = self.address();
         let (powers, until) = self.powers_over(&live).map_err(Refused)?;
+        let is_dump = live.tags.iter().any(|tag| tag.as_str() == DUMP_TAG);
         Ok(ManagedQube {
+            takes_copies_only: is_dump && address == Address::Target,
             name: live.name,
             uuid: live.uuid,
             class: live.class,
@@ -287,6 +290,7 @@ pub struct ManagedQube {
     address: Address,
     powers: Powers,
     until: Option<Until>,
+    takes_copies_only: bool,
 }
 
 impl ManagedQube {
@@ -318,6 +322,11 @@ impl ManagedQube {
     /// When the power that the call needed ends; none when it does not end by itself.
     pub const fn until(&self) -> Option<Until> {
         self.until
+    }
+
+    /// Whether it carries `ai-dump`: new files may be copied in, and nothing else.
+    pub const fn takes_copies_only(&self) -> bool {
+        self.takes_copies_only
     }
 
     /// Whether the agent holds this power over it outright, to be used beside the one that the

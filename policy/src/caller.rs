@@ -525,6 +525,8 @@ vault see:ask
         };
         let into = outcome(&scope, &["ai-dump"], true).unwrap();
         assert_eq!(into.powers(), [(Power::Files, false)]);
+        assert!(into.takes_copies_only());
+        assert!(!outcome(&scope, &["ai-managed"], true).unwrap().takes_copies_only());
         assert_eq!(outcome(&scope, &["ai-dump"], false), Err(Reason::Dump));
         let both = &["ai-dump", "ai-managed", "ai-full"];
         assert_eq!(outcome(&scope, both, true), Err(Reason::Dump));

@@ -13,7 +13,7 @@ pub mod tcp;
 pub mod tier;
 pub mod until;
 
-pub use authority::{Address, Birth, Claim, Class, Live, ManagedQube, Reason, Refused};
+pub use authority::{Address, Birth, Claim, Class, DOM0_UUID, Live, ManagedQube, Reason, Refused};
 pub use caller::Caller;
 pub use compat::{QMCP_DIRECT, QMCP_IN_QUBES, QMCP_SERVICES};
 pub use powers::{Consent, Powers, PowersError};

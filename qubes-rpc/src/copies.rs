@@ -41,6 +41,9 @@ impl Writer<'_> {
         between: Between<'_>,
     ) -> Result<Result<FileCopied, CopyFailure>, Error> {
         let (source, target) = self.both_qubes(view, between).await?;
+        if target.takes_copies_only() {
+            parse_dumped(between)?;
+        }
         for qube in [&source, &target] {
             let state = self.state(qube).await?;
             if self.gone().is_cancelled() || !self.holds_both(view, between) {
@@ -83,7 +86,7 @@ impl Writer<'_> {
     ) -> Result<(ManagedQube, ManagedQube), Error> {
         let caller = view.caller().map_err(|_| Fault::Refused {})?;
         let (source, target) = caller
-            .pair(between.source, between.target, Power::Files, view.now())
+            .pair_to_copy(between.source, between.target, view.now())
             .map_err(|_| Fault::Refused {})?;
         let source = self.host.manage(source).await?.map_err(|_| Fault::Refused {})?;
         let target = self.host.manage(target).await?.map_err(|_| Fault::Refused {})?;
@@ -98,8 +101,24 @@ impl Writer<'_> {
         let now = self.host.now();
         let view = View::admit(Rc::new(scope), view.agent(), Power::Files, now);
         let Ok(view) = view else { return false };
-        view.caller().is_ok_and(|caller| {
-            caller.pair(between.source, between.target, Power::Files, now).is_ok()
-        })
+        view.caller()
+            .is_ok_and(|caller| caller.pair_to_copy(between.source, between.target, now).is_ok())
     }
+}
+
+/// What may come into a qube that only takes copies: a new file or directory in the folder in which
+/// Qubes puts copies from the source. Anywhere else a file could be one that the qube runs, and a
+/// longer path could lead through a link that was copied before.
+fn parse_dumped(between: Between<'_>) -> Result<(), Fault> {
+    let folder = format!("QubesIncoming/{}/", between.source);
+    let name = between.target_path.strip_prefix(folder.as_bytes()).unwrap_or_default();
+    if name.is_empty() || name.contains(&b'/') || name == b"." || name == b".." {
+        let message =
+            format!("target_vm only takes new files, and only as {folder}NAME in its home");
+        return Err(Fault::bad_request(message));
+    }
+    if between.overwrite {
+        return Err(Fault::bad_request("target_vm only takes new files; overwrite is refused"));
+    }
+    Ok(())
 }

@@ -199,3 +199,48 @@ fn a_copy_whose_caller_is_gone_leaves_nothing_in_either_qube() {
         until("nothing runs", || programs("work").is_empty() && programs("dev").is_empty());
     });
 }
+
+#[test]
+fn into_a_dump_new_files_are_copied_and_nothing_else_is_done() {
+    on_host(async |machine| {
+        let mut client = machine.client().await;
+        make(&mut client, "file", "content").await;
+        machine.host.start_qube("vault").unwrap();
+        let copy = |place: &str, overwrite: bool| {
+            json!({"source_vm": "work", "source_path": "file", "target_vm": "vault",
+                "target_path": place, "overwrite": overwrite})
+        };
+        let nope = error(&mut client, "start_vm", json!({"vm_name": "nope"})).await;
+        let place = "QubesIncoming/work/";
+        assert_eq!(error(&mut client, "copy_between_vms", copy(place, false)).await, nope);
+        machine.host.set_tag("vault", "ai-dump").unwrap();
+        let copied = ok(&mut client, "copy_between_vms", copy(place, false)).await;
+        assert_eq!(copied["path"], "/home/user/QubesIncoming/work/file");
+        let folder = machine.home("vault").join("QubesIncoming/work");
+        assert_eq!(fs::read(folder.join("file")).unwrap(), b"content");
+        let again = error(&mut client, "copy_between_vms", copy(place, false)).await;
+        assert!(again.contains("exists"), "{again}");
+        let over = error(&mut client, "copy_between_vms", copy(place, true)).await;
+        assert!(over.contains("overwrite is refused"), "{over}");
+        for elsewhere in [
+            "x",
+            ".config/autostart/x.desktop",
+            "QubesIncoming/dev/x",
+            "QubesIncoming/work/a/b",
+            "QubesIncoming/work/../../x",
+            "/home/user/QubesIncoming/work/x",
+        ] {
+            let refused = error(&mut client, "copy_between_vms", copy(elsewhere, false)).await;
+            assert!(refused.contains("QubesIncoming/work/NAME"), "{elsewhere}: {refused}");
+        }
+        let back = json!({"source_vm": "vault", "source_path": "QubesIncoming/work/file",
+            "target_vm": "work", "target_path": "back"});
+        assert_eq!(error(&mut client, "copy_between_vms", back).await, nope);
+        let read = json!({"vm_name": "vault", "file_path": "QubesIncoming/work/file"});
+        assert_eq!(error(&mut client, "read_file_in_vm", read).await, nope);
+        machine.host.set_tag("vault", "ai-managed").unwrap();
+        let both = copy("QubesIncoming/work/other", false);
+        assert_eq!(error(&mut client, "copy_between_vms", both).await, nope);
+        assert_eq!(names(&folder), ["file"]);
+    });
+}

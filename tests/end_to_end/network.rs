@@ -197,8 +197,8 @@ fn a_diagnosis_names_what_stops_a_connection_and_the_call_that_mends_it() {
     on_host(async |machine| {
         let mut client = machine.client().await;
         let found = diagnose(&mut client, "work", "127.0.0.1", 9).await;
-        let direct =
-            json!({"name": "sys-firewall", "state": null, "netvm": null, "in_scope": false});
+        let direct = json!({"name": "sys-firewall", "state": null, "netvm": null,
+            "in_scope": false, "provides_network": null, "firewall": null, "connection": null});
         assert_eq!(found["hops"][1], direct, "the direct netvm's name, and no more");
         assert!(!found.to_string().contains("sys-net"), "{found}");
         assert_eq!((&found["note"], &found["firewall"][0]["number"]), (&Value::Null, &json!(0)));
@@ -238,15 +238,38 @@ fn a_diagnosis_names_what_stops_a_connection_and_the_call_that_mends_it() {
 
 #[test]
 fn a_chain_is_walked_through_netvms_in_scope_and_ends_behind_them() {
-    let scope = "@agent salt-bridge\ndev see\nsys-firewall see,lifecycle\n";
+    let scope = "@agent salt-bridge\ndev see\nsys-firewall see,lifecycle,net,exec\n";
     on_host_with(scope, Population::default(), async |machine| {
         let mut client = machine.client().await;
-        let found = diagnose(&mut client, "dev", "example.org", 443).await;
-        let hops = json!([
-            {"name": "dev", "state": "Halted", "netvm": "sys-firewall", "in_scope": true},
-            {"name": "sys-firewall", "state": "Running", "netvm": "sys-net", "in_scope": true},
-            {"name": "sys-net", "state": null, "netvm": null, "in_scope": false},
-        ]);
-        assert_eq!((&found["hops"], &found["next"]), (&hops, &Value::Null), "{found}");
+        let found = diagnose(&mut client, "dev", "192.0.2.7", 443).await;
+        let hops: Vec<_> = (found["hops"].as_array().unwrap().iter())
+            .map(|hop| json!([hop["name"], hop["state"], hop["netvm"], hop["in_scope"]]))
+            .collect();
+        let expected = [
+            json!(["dev", "Halted", "sys-firewall", true]),
+            json!(["sys-firewall", "Running", "sys-net", true]),
+            json!(["sys-net", null, null, false]),
+        ];
+        assert_eq!((hops.as_slice(), &found["next"]), (&expected[..], &Value::Null), "{found}");
+        let netvm = &found["hops"][1];
+        assert_eq!(netvm["provides_network"], true, "{found}");
+        assert_eq!(netvm["firewall"][0]["action"], "accept", "{found}");
+        assert!(netvm["connection"].is_string(), "it was tried from there: {found}");
+        let also = found["also"].to_string();
+        assert!(also.contains("sys-firewall, a netvm on its way out, itself"), "{found}");
+
+        // The rules of a netvm hold for what comes through it.
+        let rule = json!({"vm_name": "sys-firewall", "action": "drop", "args": "dst4=192.0.2.0/24",
+            "position": 0});
+        ok(&mut client, "firewall_add", rule).await;
+        machine.host.start_qube("dev").unwrap();
+        let found = diagnose(&mut client, "dev", "192.0.2.7", 443).await;
+        let verdict = found["verdict"].as_str().unwrap();
+        assert!(verdict.starts_with("Firewall rule 0 of sys-firewall"), "{found}");
+        assert_eq!(found["next"]["tool"], "firewall_add", "{found}");
+        assert_eq!(found["next"]["arguments"]["vm_name"], "sys-firewall", "{found}");
+        ok(&mut client, "firewall_add", found["next"]["arguments"].clone()).await;
+        let found = diagnose(&mut client, "dev", "192.0.2.7", 443).await;
+        assert!(!found["verdict"].as_str().unwrap().contains("Firewall rule"), "{found}");
     });
 }

@@ -15,6 +15,7 @@ use super::{
     Ended, Output, RunError,
     child::{Channel, Client, Stage},
     marker::Piece,
+    own_lines::OwnLines,
 };
 
 /// After qrexec-client has ended its streams are over when they are silent for this long.
@@ -82,6 +83,8 @@ pub(super) struct Call<'a, O> {
     begun: bool,
     /// What stderr held before the work began.
     said: Vec<u8>,
+    /// Lines of qrexec-client's among what the work writes to stderr.
+    own: Option<OwnLines>,
     end: Option<End>,
 }
 
@@ -102,6 +105,7 @@ impl<'a, O: Output> Call<'a, O> {
             gone: false,
             begun: false,
             said: Vec::new(),
+            own: None,
             end: None,
         }
     }
@@ -113,6 +117,7 @@ impl<'a, O: Output> Call<'a, O> {
         feed: impl Future<Output = Option<ChildStdin>>,
     ) -> Result<(), RunError> {
         let Client { child, stdout, stderr, .. } = client;
+        self.own = OwnLines::of(child.id());
         let (mut feed, mut pipe, mut dead) = (Some(Box::pin(feed)), None, false);
         while !(stdout.is_over() && stderr.is_over()) {
             let waits = self.stopping.is_none();
@@ -164,7 +169,7 @@ impl<'a, O: Output> Call<'a, O> {
         loop {
             match channel.markers.next(&mut channel.buffer).map_err(|_| RunError::Garbled)? {
                 Some(Piece::Bytes(bytes)) => self.bytes(channel.stream, channel.stage, bytes).await,
-                Some(Piece::Line(line)) => self.line(channel, &line),
+                Some(Piece::Line(line)) => self.line(channel, &line).await,
                 None => break,
             }
         }
@@ -173,6 +178,7 @@ impl<'a, O: Output> Call<'a, O> {
                 self.bytes(channel.stream, channel.stage, rest).await;
             }
             if !channel.is_over() {
+                self.rest_of(channel.stream).await;
                 channel.stage = Stage::Lost;
             }
         }
@@ -182,7 +188,7 @@ impl<'a, O: Output> Call<'a, O> {
         Ok(())
     }
 
-    fn line<R>(&mut self, channel: &mut Channel<R>, line: &[u8]) {
+    async fn line<R>(&mut self, channel: &mut Channel<R>, line: &[u8]) {
         if matches!(channel.stage, Stage::After | Stage::Lost) {
             return;
         }
@@ -194,6 +200,7 @@ impl<'a, O: Output> Call<'a, O> {
                 self.rewind();
             }
         } else if let Some(end) = End::parse_line(&text) {
+            self.rest_of(channel.stream).await;
             channel.stage = Stage::After;
             if channel.stream == Stream::Stderr {
                 self.end = Some(end);
@@ -206,7 +213,13 @@ impl<'a, O: Output> Call<'a, O> {
     /// Passes on bytes of the work, and keeps the first of what is said before it.
     async fn bytes(&mut self, stream: Stream, stage: Stage, bytes: Bytes) {
         match stage {
-            Stage::Inside => self.deliver(stream, bytes).await,
+            Stage::Inside => {
+                let bytes = match self.own.as_mut().filter(|_| stream == Stream::Stderr) {
+                    Some(own) => own.pass(bytes),
+                    None => bytes,
+                };
+                self.deliver(stream, bytes).await;
+            }
             Stage::Before if stream == Stream::Stderr => {
                 let room = limits::MESSAGE_BYTES.saturating_sub(self.said.len());
                 self.said.extend_from_slice(bytes.get(..room).unwrap_or(&bytes));
@@ -215,9 +228,17 @@ impl<'a, O: Output> Call<'a, O> {
         }
     }
 
+    /// Passes on what was held back of the work's standard error, at its end.
+    async fn rest_of(&mut self, stream: Stream) {
+        if let Some(own) = self.own.as_mut().filter(|_| stream == Stream::Stderr) {
+            let rest = own.finish();
+            self.deliver(stream, rest).await;
+        }
+    }
+
     /// Waits for the caller to take the bytes. The caller's time is not the qube's.
     async fn deliver(&mut self, stream: Stream, bytes: Bytes) {
-        if self.gone {
+        if self.gone || bytes.is_empty() {
             return;
         }
         // A small piece must not keep the whole buffer alive that it was read into.

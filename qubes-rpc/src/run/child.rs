@@ -2,6 +2,7 @@
 
 use std::{io, path::Path, process::Stdio, time::Duration};
 
+use admin_api::Uuid;
 use bytes::{BufMut, BytesMut};
 use contract::{Stream, limits};
 use tokio::{
@@ -49,11 +50,13 @@ pub(super) fn start(program: &Path, place: Place<'_>, mark: &[u8]) -> Result<Cli
 
 /// Starts qrexec-client with three pipes. It is killed when the value is dropped.
 pub(super) fn start_bare(program: &Path, place: Place<'_>) -> Result<Child, RunError> {
+    let qube = parse_target(place.qube)
+        .ok_or_else(|| RunError::Refused { message: "not the UUID of a qube".to_owned() })?;
     #[expect(clippy::disallowed_methods, reason = "the one place that starts children in dom0")]
     let mut command = Command::new(program);
     command
         .arg("-d")
-        .arg(place.qube)
+        .arg(qube)
         .arg(format!("{}:QUBESRPC qubes.VMShell dom0", place.user.as_str()))
         .env_clear()
         .env("PATH", PATH)
@@ -62,6 +65,14 @@ pub(super) fn start_bare(program: &Path, place: Place<'_>) -> Result<Child, RunE
         .stderr(Stdio::piped())
         .kill_on_drop(true);
     command.spawn().map_err(RunError::Missing)
+}
+
+/// What may follow `-d`: the UUID of a qube. dom0, in whichever spelling, would run what it is told
+/// in dom0 itself.
+fn parse_target(text: &str) -> Option<&str> {
+    let uuid = text.strip_prefix("uuid:")?;
+    let uuid = Uuid::parse(uuid).ok().filter(|uuid| uuid.as_str() != policy::DOM0_UUID);
+    uuid.is_some().then_some(text)
 }
 
 impl Client {
@@ -116,5 +127,35 @@ impl<R: AsyncRead + Unpin> Channel<R> {
         let room = READ_BYTES.saturating_sub(self.buffer.len());
         self.buffer.reserve(room);
         self.source.read_buf(&mut (&mut self.buffer).limit(room)).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_but_the_uuid_of_a_qube_follows_the_option_and_dom0_never() {
+        let qube = "uuid:22222222-b02b-4944-a9e5-437def2fbe2c";
+        assert_eq!(parse_target(qube), Some(qube));
+        for other in [
+            "uuid:00000000-0000-0000-0000-000000000000",
+            "00000000-0000-0000-0000-000000000000",
+            "22222222-b02b-4944-a9e5-437def2fbe2c",
+            "dom0",
+            "@adminvm",
+            "@dispvm",
+            "uuid:dom0",
+            "uuid:",
+            "",
+            "work",
+            "-e",
+            "uuid:22222222-b02b-4944-a9e5-437def2fbe2c\n",
+            "UUID:22222222-b02b-4944-a9e5-437def2fbe2c",
+            "uuid:22222222-B02B-4944-a9e5-437def2fbe2c",
+            "uuid:@dispvm:22222222-b02b-4944-a9e5-437def2fbe2c",
+        ] {
+            assert_eq!(parse_target(other), None, "{other}");
+        }
     }
 }

@@ -21,6 +21,7 @@ use super::{
     call::never_begun,
     child,
     marker::Token,
+    own_lines::is_own_line,
     write::flag,
 };
 
@@ -189,6 +190,7 @@ async fn connect(
     let taken =
         |child: &mut Child| Some((child.stdin.take()?, child.stdout.take()?, child.stderr.take()?));
     let broken = || lost(io::ErrorKind::BrokenPipe.into());
+    let (source_pid, target_pid) = (source.child.id(), target.child.id());
     let (mut source_in, mut source_out, source_err) =
         taken(&mut source.child).ok_or_else(|| CopyFailure::Source(broken()))?;
     let (mut target_in, mut target_out, target_err) =
@@ -209,8 +211,8 @@ async fn connect(
     let (sent, answered, source_said, target_said, source_end, target_end) = tokio::join!(
         forward,
         backward,
-        said(source_err),
-        said(target_err),
+        said(source_err, source_pid),
+        said(target_err, target_pid),
         source.child.wait(),
         target.child.wait(),
     );
@@ -270,8 +272,8 @@ async fn pass(
     }
 }
 
-/// The end of what a program says on standard error.
-async fn said(mut stderr: impl AsyncRead + Unpin) -> String {
+/// The end of what a program says on standard error, without what qrexec-client itself says there.
+async fn said(mut stderr: impl AsyncRead + Unpin, client: Option<u32>) -> String {
     let (mut kept, mut piece) = (Vec::new(), vec![0; limits::MESSAGE_BYTES]);
     while let Ok(count @ 1..) = stderr.read(&mut piece).await {
         kept.extend_from_slice(piece.get(..count).unwrap_or_default());
@@ -279,7 +281,8 @@ async fn said(mut stderr: impl AsyncRead + Unpin) -> String {
         kept.drain(..surplus);
     }
     let text = String::from_utf8_lossy(&kept);
-    let line = text.lines().map(str::trim).rfind(|line| !line.is_empty()).unwrap_or_default();
+    let is_said = |line: &&str| !line.is_empty() && !is_own_line(line, client);
+    let line = text.lines().map(str::trim).rfind(is_said).unwrap_or_default();
     line.chars().filter(|character| !character.is_control()).take(300).collect()
 }
 

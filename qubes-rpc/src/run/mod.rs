@@ -39,6 +39,7 @@ mod job;
 mod list;
 mod marker;
 mod network;
+mod own_lines;
 mod reach;
 mod read;
 mod runner;

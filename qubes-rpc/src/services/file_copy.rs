@@ -78,7 +78,7 @@ impl Service for FileCopy {
     const NAME: &str = "FileCopy";
     const TOOL: Option<&str> = Some("copy_between_vms");
     const TITLE: &str = "Copy files between qubes";
-    const SUMMARY: &str = "Copy a file, or with `recursive` a directory, from one qube (virtual machine) to another, past you and of any size, by the qubes' own copying programs. Modes, times and links stay. The copy appears at its place as a whole or not at all; nothing is overwritten unless you say so. Both qubes must be in your scope with the power files, not by asking.";
+    const SUMMARY: &str = "Copy a file, or with `recursive` a directory, from one qube (virtual machine) to another, past you and of any size, by the qubes' own copying programs. Modes, times and links stay; those programs refuse links that lead out of the copy and names with control characters. The copy appears at its place as a whole or not at all; nothing is overwritten unless you say so. Both qubes must be in your scope with the power files, not by asking. A qube that the operator made a dump takes new files as `QubesIncoming/<source_vm>/NAME`, and nothing else.";
     const POWER: Power = Power::Files;
     const DESTRUCTIVE: bool = true;
     const IDEMPOTENT: bool = false;

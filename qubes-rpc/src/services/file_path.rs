@@ -48,7 +48,8 @@ impl FilePath {
         let name = other.name().ok_or_else(|| {
             Fault::bad_request("the source has no name of its own; give the whole target_path")
         })?;
-        Ok(Self([&self.0, &b"/"[..], name].concat()))
+        let slash = if self.0.ends_with(b"/") { &b""[..] } else { &b"/"[..] };
+        Ok(Self([&self.0, slash, name].concat()))
     }
 
     /// Its bytes.

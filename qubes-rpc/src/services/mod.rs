@@ -40,6 +40,7 @@ pub(crate) mod command;
 mod file_path;
 pub mod network;
 pub mod network_diagnose;
+pub mod network_hops;
 mod network_verdict;
 pub mod pool_stats;
 pub mod rules;

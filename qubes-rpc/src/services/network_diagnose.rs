@@ -2,12 +2,8 @@
 
 use std::net::IpAddr;
 
-use admin_api::{
-    Destination, PropertyName, QubeName, call,
-    call::{property::PropertyValue, vm::PowerState},
-    firewall::{HostName, Proto},
-};
-use contract::{Fault, Power, limits};
+use admin_api::{call::vm::PowerState, firewall::HostName};
+use contract::{Fault, Power};
 use policy::ManagedQube;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -18,8 +14,9 @@ use crate::{
     run::Reached,
     service::{Observe, Service},
     services::{
-        firewall_decision::{DNS_PORT, Decision, Goal, decide},
+        firewall_decision::Decision,
         network::{Dns, Interface, Route, dns, interfaces, routes},
+        network_hops::{Asked, Hop, nameservers, walk},
         network_verdict::{Facts, Held, Told, conclude},
     },
     times::seconds_since_1970,
@@ -55,8 +52,8 @@ pub struct Response {
     pub also: Vec<String>,
     /// The qube, its netvm, that one's netvm, and so on, as far as you may know them.
     pub hops: Vec<Hop>,
-    /// What the qube's firewall rules do with the connection, for each address of the host. What
-    /// the firewalls of other qubes do is not looked at.
+    /// What the qube's firewall rules do with the connection, for each address of the host. Those of
+    /// its netvms stand in hops.
     pub firewall: Vec<Decision>,
     /// What the qube itself sees; null when nobody looked there.
     pub inside: Option<Inside>,
@@ -73,22 +70,6 @@ pub struct NextCall {
     pub tool: String,
     /// Its arguments.
     pub arguments: Map<String, Value>,
-}
-
-/// A qube on the way out.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-pub struct Hop {
-    /// Its name; `<out-of-scope>` when you may not know it.
-    #[cfg_attr(feature = "schema", schemars(extend("x-qube" = "name")))]
-    pub name: String,
-    /// Its power state; null when you may not know it.
-    pub state: Option<String>,
-    /// The qube that gives it its network; null when it has none, or you may not know.
-    #[cfg_attr(feature = "schema", schemars(extend("x-qube" = "name")))]
-    pub netvm: Option<String>,
-    /// Whether you see it, so that its state and netvm are told.
-    pub in_scope: bool,
 }
 
 /// What the qube itself sees.
@@ -129,8 +110,6 @@ pub enum Connection {
     NotTried,
 }
 
-/// The longest chain of netvms that is walked; qubesd lets none be circular.
-const HOPS: usize = 16;
 /// The most addresses of a host that are looked at.
 const ADDRESSES: usize = 8;
 /// The characters that are kept of what a qube says.
@@ -140,7 +119,7 @@ impl Service for NetworkDiagnose {
     const NAME: &str = "NetworkDiagnose";
     const TOOL: Option<&str> = Some("diagnose_network");
     const TITLE: &str = "Find what stops a connection";
-    const SUMMARY: &str = "Find out why a qube (virtual machine) cannot reach a TCP port of a host: walks its chain of netvms as far as your scope allows, tells which of its firewall rules decides, and with the power exec tries addresses, routes, name resolution and the connection from inside the running qube. Ends with a verdict and the next call to make.";
+    const SUMMARY: &str = "Find out why a qube (virtual machine) cannot reach a TCP port of a host: walks its chain of netvms as far as your scope allows, tells which firewall rule of the qube or of a netvm decides, and with the power exec tries addresses, routes, name resolution and the connection from inside the running qube and its running netvms. Ends with a verdict and the next call to make.";
     const POWER: Power = Power::See;
     const DESTRUCTIVE: bool = false;
     const IDEMPOTENT: bool = true;
@@ -159,7 +138,7 @@ impl Service for NetworkDiagnose {
         let goal = Endpoint::parse(&request)?;
         let state = host.state(&qube).await?;
         let properties = host.properties(&qube).await?;
-        let hops = walk(&qube, &state, &properties, host).await?;
+        let mut way = walk(&qube, &state, &properties, host).await?;
         let rules = host.rules(&qube).await?;
         let note = if state != PowerState::Running {
             Some(format!("the qube is not running (its state is {state})"))
@@ -168,35 +147,37 @@ impl Service for NetworkDiagnose {
         } else {
             None
         };
-        let inside = match note {
-            Some(_) => None,
-            None => Some(look(&host.reach(&qube, &goal.host, goal.port).await?)),
+        let own = async {
+            match note {
+                Some(_) => Ok::<_, Error>(None),
+                None => Ok(Some(look(&host.reach(&qube, &goal.host, goal.port).await?))),
+            }
         };
-        let nameservers = nameservers(&properties);
-        let now = seconds_since_1970();
-        let decided = |name, address, proto, port| {
-            decide(&rules, Goal { name, address, proto, port, nameservers: &nameservers, now })
+        let (inside, ()) = tokio::join!(own, way.try_from_netvms(&goal.host, goal.port, host));
+        let inside = inside?;
+        let addresses = goal.addresses(inside.as_ref());
+        let asked = Asked {
+            name: goal.name(),
+            addresses: &addresses,
+            port: goal.port,
+            now: seconds_since_1970(),
         };
-        let firewall: Vec<_> = goal
-            .addresses(inside.as_ref())
-            .into_iter()
-            .map(|address| decided(goal.name(), address, Proto::Tcp, goal.port))
-            .collect();
-        let resolver = nameservers.first().filter(|_| goal.address.is_none());
-        let by_dns = resolver.map(|at| decided(None, Some(*at), Proto::Udp, DNS_PORT));
+        let (firewall, by_dns) = asked.judge(&rules, &nameservers(&properties));
+        way.judge(asked);
         let told = conclude(&Facts {
             qube: Held::of(&qube),
             host: &goal.host,
             port: goal.port,
-            hops: &hops,
-            mender: mender(&qube, &hops, host).await.as_deref(),
+            hops: &way.hops,
+            netvms: &way.netvms,
+            mender: mender(&qube, &way.hops, host).await.as_deref(),
             firewall: &firewall,
             by_dns: by_dns.as_ref(),
             inside: inside.as_ref(),
             note: note.as_deref(),
         });
         let Told { verdict, next, also } = told;
-        Ok(Response { verdict, next, also, hops, firewall, inside, note })
+        Ok(Response { verdict, next, also, hops: way.hops, firewall, inside, note })
     }
 }
 
@@ -256,63 +237,25 @@ fn parse_dns_name(text: &str) -> Option<String> {
     HostName::parse(&name).ok().filter(|_| whole).map(|name| name.as_str().to_owned())
 }
 
-/// The name servers that Qubes gives a qube.
-fn nameservers(properties: &[(String, PropertyValue)]) -> Vec<IpAddr> {
-    let dns = properties.iter().find(|(name, _)| name == "dns");
-    let text = dns.map_or(String::new(), |(_, value)| value.to_string());
-    text.split_whitespace().filter_map(|address| address.parse().ok()).collect()
-}
-
-/// Follows the netvms. What the caller does not see ends the chain.
-async fn walk(
-    qube: &ManagedQube,
-    state: &PowerState,
-    properties: &[(String, PropertyValue)],
-    host: Reader<'_>,
-) -> Result<Vec<Hop>, Error> {
-    let mut names = host.names(qube);
-    let property: PropertyName = "netvm".parse().map_err(|_| Error::Stored("no such property"))?;
-    let netvm = properties.iter().find(|(name, _)| name == "netvm").map(|(_, value)| value);
-    let mut next = netvm.and_then(PropertyValue::as_vm).map(str::to_owned);
-    let mut shown = match netvm {
-        Some(value) => names.property(qube, "netvm", value).await?.as_str().map(str::to_owned),
-        None => None,
-    };
-    let mut hops = vec![Hop {
-        name: qube.name().to_string(),
-        state: Some(state.to_string()),
-        netvm: shown.clone(),
-        in_scope: true,
-    }];
-    while let (Some(real), Some(name), true) = (next.take(), shown.take(), hops.len() < HOPS) {
-        let seen = match real.parse::<QubeName>() {
-            Ok(name) => names.sees(&name).await?,
-            Err(_) => None,
-        };
-        let Some(found) = seen else {
-            hops.push(Hop { name, state: None, netvm: None, in_scope: false });
-            break;
-        };
-        let get = call::property::get(Destination::Uuid(found.live.uuid), &property);
-        let value = host.host.qubesd.call(get, limits::QUBESD).await?.value;
-        next = value.as_vm().map(str::to_owned);
-        shown = match &next {
-            Some(netvm) if names.lists(&real) => Some(netvm.clone()),
-            Some(netvm) => Some(names.show(netvm).await?),
-            None => None,
-        };
-        let state = Some(found.state.to_string());
-        hops.push(Hop { name, state, netvm: shown.clone(), in_scope: true });
-    }
-    Ok(hops)
-}
-
 /// The first netvm in the chain that does not run and over whose life the caller has power.
 async fn mender(qube: &ManagedQube, hops: &[Hop], host: Reader<'_>) -> Option<String> {
     let stopped = |hop: &&Hop| hop.state.as_deref().is_some_and(|state| state != "Running");
     let hop = hops.iter().skip(1).find(stopped)?;
     let admitted = host.host.named_in_text(qube.agent(), &hop.name, Power::Lifecycle).await;
     admitted.is_ok().then(|| hop.name.clone())
+}
+
+/// What became of a connection that was tried in a qube.
+pub(crate) fn connection(reached: &Reached) -> Connection {
+    let refused = reached.connect.contains("Connection refused");
+    match reached.connect_exit {
+        Some(0) => Connection::Connected,
+        Some(124) => Connection::TimedOut,
+        Some(_) if refused => Connection::Refused,
+        // Without `timeout` nothing was tried.
+        Some(_) if !reached.connect.is_empty() => Connection::Failed,
+        Some(_) | None => Connection::NotTried,
+    }
 }
 
 /// Reads what a qube says of its network.
@@ -327,15 +270,7 @@ fn look(reached: &Reached) -> Inside {
             addresses.push(address);
         }
     }
-    let refused = reached.connect.contains("Connection refused");
-    let connection = match reached.connect_exit {
-        Some(0) => Connection::Connected,
-        Some(124) => Connection::TimedOut,
-        Some(_) if refused => Connection::Refused,
-        // Without `timeout` nothing was tried.
-        Some(_) if !reached.connect.is_empty() => Connection::Failed,
-        Some(_) | None => Connection::NotTried,
-    };
+    let connection = connection(reached);
     let said: String = reached.connect.trim().chars().take(SAID_CHARS).collect();
     Inside {
         interfaces: interfaces(&reached.interfaces),

@@ -6,7 +6,8 @@ use serde_json::{Value, json};
 
 use crate::services::{
     firewall_decision::Decision,
-    network_diagnose::{Connection, Hop, Inside, NextCall},
+    network_diagnose::{Connection, Inside, NextCall},
+    network_hops::{Hop, Netvm},
     rules::RuleAction,
 };
 
@@ -17,6 +18,8 @@ pub(crate) struct Facts<'a> {
     pub(crate) host: &'a str,
     pub(crate) port: u16,
     pub(crate) hops: &'a [Hop],
+    /// Of the netvms those whose rules are known.
+    pub(crate) netvms: &'a [Netvm],
     /// The netvm that does not run and that the caller may start.
     pub(crate) mender: Option<&'a str>,
     pub(crate) firewall: &'a [Decision],
@@ -59,7 +62,7 @@ type Stop = (String, Option<NextCall>);
 /// connection that was made is stopped by nothing, whatever the rules say.
 pub(crate) fn conclude(facts: &Facts<'_>) -> Told {
     let Facts { host, port, qube, .. } = facts;
-    let outside = before_the_qube(facts).into_iter().chain(by_firewall(facts));
+    let outside = before_the_qube(facts).into_iter().chain(by_firewalls(facts));
     let mut stops: Vec<Stop> = outside.chain(within(facts)).collect();
     let connected = facts.inside.is_some_and(|inside| inside.connection == Connection::Connected);
     let (verdict, next) = if connected {
@@ -70,6 +73,7 @@ pub(crate) fn conclude(facts: &Facts<'_>) -> Told {
         stops.remove(0)
     };
     let mut also: Vec<String> = stops.into_iter().map(|(sentence, _)| sentence).collect();
+    also.extend(facts.hops.iter().filter_map(|hop| from_netvm(facts, hop)));
     also.extend(partly(facts.firewall));
     also.extend(facts.firewall.iter().flat_map(remarks));
     Told { verdict, next, also }
@@ -110,6 +114,9 @@ fn before_the_qube(facts: &Facts<'_>) -> Vec<Stop> {
             let sentence = "has no netvm, and so no network; only the operator gives it one";
             stops.push((format!("{} {sentence}.", hop.name), None));
         }
+        if hop.provides_network == Some(false) {
+            stops.push((format!("{}, a netvm on its way out, gives no network to others (provides_network is off); only the operator changes that.", hop.name), None));
+        }
         let state = hop.state.as_deref().filter(|state| *state != "Running");
         if let Some(state) = state {
             let may = if own { facts.qube.lifecycle } else { facts.mender == Some(&hop.name) };
@@ -122,12 +129,12 @@ fn before_the_qube(facts: &Facts<'_>) -> Vec<Stop> {
     stops
 }
 
-fn allow(facts: &Facts<'_>, args: String, before: Option<usize>) -> Option<NextCall> {
-    let mut arguments = json!({"vm_name": facts.qube.name, "action": "accept", "args": args});
+fn allow(whose: Held<'_>, args: String, before: Option<usize>) -> Option<NextCall> {
+    let mut arguments = json!({"vm_name": whose.name, "action": "accept", "args": args});
     if let (Some(number), Value::Object(fields)) = (before, &mut arguments) {
         fields.insert("position".to_owned(), number.into());
     }
-    call("firewall_add", arguments).filter(|_| facts.qube.net)
+    call("firewall_add", arguments).filter(|_| whose.net)
 }
 
 /// What drops, in words.
@@ -148,24 +155,52 @@ fn numbers(rules: &[usize]) -> String {
     rules.iter().map(usize::to_string).collect::<Vec<_>>().join(", ")
 }
 
-fn by_firewall(facts: &Facts<'_>) -> Vec<Stop> {
+/// The rules of the qube, and then those of its netvms, which hold for all that comes through them.
+fn by_firewalls(facts: &Facts<'_>) -> Vec<Stop> {
+    let mut stops = by_firewall(facts, facts.qube, facts.firewall, facts.by_dns);
+    for netvm in facts.netvms {
+        let by_dns = netvm.by_dns.as_ref();
+        stops.extend(by_firewall(facts, netvm.held(), &netvm.firewall, by_dns));
+    }
+    stops
+}
+
+fn by_firewall(
+    facts: &Facts<'_>,
+    whose: Held<'_>,
+    firewall: &[Decision],
+    by_dns: Option<&Decision>,
+) -> Vec<Stop> {
     let Facts { host, port, .. } = facts;
-    let name = facts.qube.name;
-    let ask = if facts.qube.net { "" } else { "; you do not hold the power net to change that" };
+    let name = whose.name;
+    let ask = if whose.net { "" } else { "; you do not hold the power net to change that" };
     let mut stops = Vec::new();
     let dropped = |decision: &Decision| decision.action == RuleAction::Drop;
-    if let Some(dns) = facts.by_dns.filter(|dns| dropped(dns)) {
+    if let Some(dns) = by_dns.filter(|dns| dropped(dns)) {
         let sentence = format!("{} questions to its name servers{ask}.", dropper(name, dns));
-        stops.push((sentence, allow(facts, "specialtarget=dns".to_owned(), dns.number)));
+        stops.push((sentence, allow(whose, "specialtarget=dns".to_owned(), dns.number)));
     }
-    if facts.firewall.iter().all(dropped)
-        && let Some(first) = facts.firewall.first()
+    if firewall.iter().all(dropped)
+        && let Some(first) = firewall.first()
     {
         let sentence = format!("{} TCP to {host}, port {port}{ask}.", dropper(name, first));
         let args = format!("dsthost={host} proto=tcp dstports={port}");
-        stops.push((sentence, allow(facts, args, first.number)));
+        stops.push((sentence, allow(whose, args, first.number)));
     }
     stops
+}
+
+/// What the same connection came to from a netvm.
+fn from_netvm(facts: &Facts<'_>, hop: &Hop) -> Option<String> {
+    let Facts { host, port, .. } = facts;
+    let came = match hop.connection? {
+        Connection::Connected => "reaches",
+        Connection::Refused => "is refused by",
+        Connection::TimedOut => "gets no answer from",
+        Connection::Failed => "cannot connect to",
+        Connection::NotTried => return None,
+    };
+    Some(format!("{}, a netvm on its way out, itself {came} {host}, TCP port {port}.", hop.name))
 }
 
 fn within(facts: &Facts<'_>) -> Vec<Stop> {
@@ -231,7 +266,15 @@ mod tests {
 
     fn hop(name: &str, state: Option<&str>, netvm: Option<&str>) -> Hop {
         let (state, netvm) = (state.map(str::to_owned), netvm.map(str::to_owned));
-        Hop { name: name.into(), in_scope: state.is_some(), state, netvm }
+        Hop {
+            name: name.into(),
+            in_scope: state.is_some(),
+            state,
+            netvm,
+            provides_network: None,
+            firewall: None,
+            connection: None,
+        }
     }
 
     fn chain(state: &str) -> Vec<Hop> {
@@ -251,6 +294,7 @@ mod tests {
             host: "example.org",
             port: 443,
             hops,
+            netvms: &[],
             mender: None,
             firewall,
             by_dns: None,
@@ -282,6 +326,11 @@ mod tests {
         let told = conclude(&facts(&hops, &drop));
         assert!(told.verdict.contains("sys-fw") && told.next.is_none(), "{told:?}");
         let told = conclude(&Facts { mender: Some("sys-fw"), ..facts(&hops, &drop) });
+        hops[1].provides_network = Some(false);
+        hops[1].connection = Some(Connection::Connected);
+        let closed = conclude(&facts(&hops, &drop));
+        assert!(closed.verdict.contains("provides_network is off"), "{closed:?}");
+        assert!(closed.also.iter().any(|one| one.contains("itself reaches")), "{closed:?}");
         assert_eq!(next(&told), json!(["unpause_vm", {"vm_name": "sys-fw"}]));
     }
 

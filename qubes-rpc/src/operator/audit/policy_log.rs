@@ -85,19 +85,23 @@ impl PolicyLog {
         match self.source(place) {
             Source::None => Ok(Vec::new()),
             Source::File(path) => {
-                let mut kept = VecDeque::new();
+                let (mut kept, mut cut) = (VecDeque::new(), false);
                 let take = |denial| {
                     if is_wanted(&denial) {
                         kept.push_back(denial);
                     }
                     if kept.len() > number {
                         kept.pop_front();
+                        cut = true;
                     }
                     true
                 };
                 File::open(&path)
                     .and_then(|file| each_denial(file, take))
                     .map_err(|error| PolicyLogError::File(path, error))?;
+                if cut && number == MOST {
+                    tell_cut();
+                }
                 Ok(kept.into())
             }
             Source::Journal => {
@@ -171,14 +175,21 @@ fn newest(
     is_wanted: impl Fn(&Denial) -> bool,
 ) -> Result<Vec<Denial>, SystemError> {
     let mut kept = Vec::new();
+    let mut cut = false;
     if let Some(stdout) = child.0.stdout.take().filter(|_| number > 0) {
         let take = |denial| {
-            if is_wanted(&denial) {
+            let wanted = is_wanted(&denial);
+            cut = wanted && kept.len() == number;
+            if wanted && !cut {
                 kept.push(denial);
             }
-            kept.len() < number
+            // Where all are wanted, one more tells that there are more.
+            !cut && (kept.len() < number || number == MOST)
         };
         each_denial(stdout, take).map_err(|error| SystemError::Run(JOURNALCTL, error))?;
+    }
+    if cut && number == MOST {
+        tell_cut();
     }
     kept.reverse();
     Ok(kept)
@@ -196,6 +207,9 @@ fn each_line(reader: impl Read, most: u64, mut take: impl FnMut(&[u8]) -> bool) 
     loop {
         line.clear();
         if (&mut reader).take(LINE_BYTES).read_until(b'\n', &mut line)? == 0 {
+            if reader.get_ref().limit() == 0 {
+                tell(&format!("only {most} bytes of policy's log were read"));
+            }
             return Ok(());
         }
         let is_whole = line.ends_with(b"\n");
@@ -208,8 +222,19 @@ fn each_line(reader: impl Read, most: u64, mut take: impl FnMut(&[u8]) -> bool) 
 
 /// Says once that something is missing from what is shown.
 fn left_out(why: &str) {
-    let sentence = format!("without the calls that qrexec's policy denied: {why}\n");
-    drop(io::stderr().lock().write_all(sentence.as_bytes()));
+    tell(&format!("without the calls that qrexec's policy denied: {why}"));
+}
+
+/// Says once that what is shown of policy's denials is not all.
+fn tell_cut() {
+    tell(&format!(
+        "only the newest {MOST} calls that qrexec's policy denied are shown; --until shows older ones"
+    ));
+}
+
+/// Says something about what is shown beside it.
+fn tell(sentence: &str) {
+    drop(io::stderr().lock().write_all(format!("{sentence}\n").as_bytes()));
 }
 
 #[cfg(test)]

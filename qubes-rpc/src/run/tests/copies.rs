@@ -3,6 +3,9 @@
 use super::*;
 use crate::run::{CopyFailure, FileCopied, FileCopy, FileFailure};
 
+/// The qube that has what is copied.
+const FROM: &str = "uuid:0a11ce00-0000-4000-8000-0000000000aa";
+
 /// A qube whose programs are these: the agent gets a path, the unpacker a folder.
 fn qube(agent: &str, unpacker: &str) -> Qube {
     let qube = Qube::with(r#"PATH=${0%/*}:$PATH; exec env -u _ --default-signal=INT,QUIT bash"#);
@@ -32,7 +35,7 @@ fn two(agent: &str, unpacker: &str) -> Two {
     let path = dom0.path().join("qrexec-client");
     let client = |qube: &Qube| qube.program.path().join("qrexec-client").display().to_string();
     let text = format!(
-        "#!/bin/bash\ncase $2 in uuid:from) exec '{}' \"$@\" ;; *) exec '{}' \"$@\" ;; esac\n",
+        "#!/bin/bash\ncase $2 in {FROM}) exec '{}' \"$@\" ;; *) exec '{}' \"$@\" ;; esac\n",
         client(&from),
         client(&to)
     );
@@ -49,9 +52,9 @@ impl Two {
         cancel: &CancellationToken,
     ) -> Result<FileCopied, CopyFailure> {
         let copy = FileCopy {
-            from: Place { qube: "uuid:from", ..place(seconds) },
+            from: Place { qube: FROM, ..place(seconds) },
             source: b"what's\nit",
-            to: Place { qube: "uuid:to", ..place(20.0) },
+            to: Place { qube: QUBE, ..place(20.0) },
             target: b"new/copy",
             recursive: true,
             overwrite,

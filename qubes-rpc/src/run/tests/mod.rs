@@ -28,7 +28,7 @@ struct Qube {
 impl Qube {
     fn new() -> Self {
         Self::with(
-            r#"[ $# = 3 ] && [ "$1 $2" = "-d uuid:q" ] || exit 99
+            r#"[ $# = 3 ] && [ "$1 $2" = "-d uuid:0a11ce00-0000-4000-8000-000000000001" ] || exit 99
                case $3 in "DEFAULT:QUBESRPC qubes.VMShell dom0" | "root:QUBESRPC qubes.VMShell dom0") ;; *) exit 98 ;; esac
                [ "$(env | cut -d= -f1 | sort | tr '\n' ' ')" = "OLDPWD PATH PWD SHLVL _ " ] || exit 97
                exec env --default-signal=INT,QUIT HOME="$PWD" bash"#,
@@ -115,8 +115,11 @@ fn helpless() -> Qube {
     )
 }
 
+/// The qube of these tests, as qrexec-client is told.
+const QUBE: &str = "uuid:0a11ce00-0000-4000-8000-000000000001";
+
 fn place(seconds: f64) -> Place<'static> {
-    Place { qube: "uuid:q", user: User::Default, deadline: Duration::from_secs_f64(seconds) }
+    Place { qube: QUBE, user: User::Default, deadline: Duration::from_secs_f64(seconds) }
 }
 
 fn body_of(content: &[u8]) -> Body<&[u8]> {

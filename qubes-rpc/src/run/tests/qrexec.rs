@@ -67,3 +67,19 @@ fn silence_is_given_up_after_the_deadline_and_the_time_to_kill() {
         qube.assert_empty();
     });
 }
+
+#[test]
+fn what_qrexec_client_itself_says_meanwhile_is_not_the_commands() {
+    block_on(async {
+        let log = "2026-11-22 07:14:11.123 qrexec-client[$$]: process_io.c:9:f: vchan closed";
+        let qube = Qube::with(&format!(
+            r#"bash <&0 & {{ wait $!; }} 2>/dev/null; echo "{log}" >&2; exit 255"#
+        ));
+        let mut kept = Kept::default();
+        let never = CancellationToken::new();
+        let command = "echo one >&2; kill -9 $PPID; sleep 0.1";
+        let error = qube.start(command, 60.0, b"", &mut kept, &never).await.unwrap_err();
+        assert!(matches!(error, RunError::Vanished { .. }), "{error:?}");
+        assert_eq!(String::from_utf8_lossy(&kept.stderr), "one\n");
+    });
+}
