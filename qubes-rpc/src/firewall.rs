@@ -1,9 +1,9 @@
 //! Changes of a qube's firewall: one at a time, the rules before kept, the rules after verified.
 
-use std::{fs, io, path::PathBuf};
+use std::{fs, io};
 
 use admin_api::{
-    QubeName, call,
+    Destination, QubeName, call,
     firewall::{Rule, default_rules},
     firewall_xml,
 };
@@ -12,14 +12,12 @@ use policy::ManagedQube;
 
 use crate::{
     error::Error,
+    firewall_history::History,
     handle::{Handle, Writer},
     host::{Host, destination},
     service::Effect,
     times::seconds_since_1970,
 };
-
-/// The rule sets that are kept for each qube: the first of all, and the latest.
-const KEPT: usize = 100;
 
 impl Writer<'_> {
     /// Reads the rules, lets `change` edit them, stores them, and reads what is in force then.
@@ -35,7 +33,7 @@ impl Writer<'_> {
         let before = self.rules(qube).await?;
         let mut wanted = before.clone();
         let told = change(&mut wanted)?;
-        self.host.keep_rules(qube.name(), &before, &self.call.id).map_err(Error::File)?;
+        self.host.keep_rules(qube.name(), &before, &self.call.id).await?;
         let set = call::firewall::set(destination(qube), &wanted);
         match self.host.qubesd.call(set, limits::QUBESD).await {
             Ok(()) => {}
@@ -83,19 +81,23 @@ pub(crate) fn in_force(rules: &[Rule]) -> impl Iterator<Item = String> {
 
 impl Host {
     /// Keeps a rule set as the `firewall.xml` that it was, under the time and the call's number.
-    pub(crate) fn keep_rules(&self, qube: &QubeName, rules: &[Rule], call: &str) -> io::Result<()> {
-        let folder = self.paths.firewall_history().join(qube.as_str());
-        fs::create_dir_all(&folder)?;
-        let mut kept: Vec<PathBuf> =
-            fs::read_dir(&folder)?.map(|entry| Ok(entry?.path())).collect::<io::Result<_>>()?;
-        kept.sort();
-        // The first stays: many small changes must not take the operator's own rules out of reach.
-        for oldest in kept.iter().skip(1).take(kept.len().saturating_sub(KEPT - 1)) {
-            fs::remove_file(oldest)?;
-        }
+    /// Where room is short, the rule sets of qubes that are gone go first.
+    pub(crate) async fn keep_rules(
+        &self,
+        qube: &QubeName,
+        rules: &[Rule],
+        call: &str,
+    ) -> Result<(), Error> {
+        let history = History::of(&self.paths);
         let name = format!("{:012}-{call}.xml", seconds_since_1970());
-        let xml = firewall_xml::render(rules).map_err(io::Error::other)?;
-        fs::write(folder.join(name), xml)
+        let xml = firewall_xml::render(rules).map_err(io::Error::other).map_err(Error::File)?;
+        if !history.has_room(xml.len()).map_err(Error::File)? {
+            let all = call::vm::list(Destination::Dom0);
+            let listed = self.qubesd.call(all, limits::QUBESD).await?;
+            let names = listed.into_iter().map(|line| line.name).collect();
+            history.forget_others(&names).map_err(Error::File)?;
+        }
+        history.keep(qube.as_str(), &name, xml.as_bytes()).map_err(Error::File)
     }
 
     /// The rules in `firewall.xml`; where there is none, the one that accepts everything.

@@ -20,6 +20,7 @@ pub mod error;
 mod events;
 mod files;
 mod firewall;
+mod firewall_history;
 mod flat;
 pub mod handle;
 mod hang_up;

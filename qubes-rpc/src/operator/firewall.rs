@@ -14,6 +14,7 @@ use serde::Serialize;
 
 use super::{OperatorError, Place, qubesd, shown};
 use crate::{
+    error::Error,
     firewall::in_force,
     terminal::printable,
     times::{seconds_since_1970, time_of},
@@ -57,6 +58,9 @@ pub(crate) enum FirewallError {
     /// The kept rule sets cannot be read or written.
     #[error("cannot use the kept rule sets")]
     Kept(#[source] io::Error),
+    /// The rules in force cannot be kept, and so are not replaced.
+    #[error("cannot keep the rules that are in force, and so does not replace them")]
+    Keep(#[source] Error),
     /// There is none of this name.
     #[error("no rule set {id} is kept of {qube}; `saltbridged firewall history {qube}` lists them")]
     NoSuchSet {
@@ -154,7 +158,7 @@ fn restore(
     let (old, new): (Vec<_>, Vec<_>) = (in_force(&before).collect(), in_force(&wanted).collect());
     let lines = diff(&old, &new);
     if old != new && yes {
-        host.keep_rules(qube, &before, "operator").map_err(E::Kept)?;
+        qubesd::wait_for(host.keep_rules(qube, &before, "operator"))?.map_err(E::Keep)?;
         let set = call::firewall::set(to(), &wanted);
         qubesd::wait_for(host.qubesd.call(set, limits::QUBESD))?.map_err(E::Qubesd)?;
         let after = get()?.map_err(E::Qubesd)?;
