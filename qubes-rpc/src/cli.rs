@@ -198,7 +198,7 @@ fn dispatch(arguments: Arguments) -> Result<ExitCode, Failure> {
             if json { print_json(&serde_json::json!({ "policy": text })) } else { print(&text) }
         }
         Command::Operator(command) => {
-            Ok(operator::run(command, &operator::Place { paths, trusted })?)
+            Ok(operator::run(command, &operator::Place { paths, trusted, leaves_jobs: false })?)
         }
         Command::Services { json: true } => {
             print_json(&services::names().collect::<Vec<_>>().into())

@@ -10,7 +10,10 @@ use std::{
     path::PathBuf,
 };
 
-use rustix::fs::OFlags;
+use rustix::{
+    fs::{Access, OFlags, access},
+    io::Errno,
+};
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -110,6 +113,22 @@ impl Ledger {
         jobs
     }
 
+    /// Fails where jobs may be there that cannot be read.
+    pub(crate) fn prove_readable(&self) -> io::Result<()> {
+        let entries = match fs::read_dir(&self.folder) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            entries => entries?,
+        };
+        for entry in entries {
+            let name = entry?.file_name();
+            let Some(path) = name.to_str().and_then(|name| self.path(name)) else { continue };
+            if access(&path, Access::READ_OK) == Err(Errno::ACCESS) {
+                return Err(io::ErrorKind::PermissionDenied.into());
+            }
+        }
+        Ok(())
+    }
+
     /// The jobs that have not ended, as far as dom0 has heard.
     pub(crate) fn open(&self) -> Vec<Job> {
         self.all().into_iter().filter(|job| job.ended.is_none()).collect()
@@ -180,6 +199,19 @@ mod tests {
         ledger.remove(&ended.handle).unwrap();
         ledger.remove(&ended.handle).unwrap();
         assert_eq!(ledger.read(&ended.handle), None);
+    }
+
+    #[test]
+    fn a_ledger_that_cannot_be_read_is_not_an_empty_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let paths = Paths::below(folder.path());
+        let ledger = Ledger::of(&paths);
+        assert!(ledger.prove_readable().is_ok());
+        ledger.write(&job(&"a".repeat(32), 1)).unwrap();
+        assert!(ledger.prove_readable().is_ok());
+        fs::remove_dir_all(paths.jobs()).unwrap();
+        fs::write(paths.jobs(), "no folder").unwrap();
+        assert!(ledger.prove_readable().is_err());
     }
 
     #[test]

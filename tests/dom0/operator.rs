@@ -413,6 +413,18 @@ work see
     }
 
     #[test]
+    fn jobs_that_cannot_be_read_are_told_unless_they_are_left_to_the_daemon() {
+        on_one_thread(async {
+            let dom0 = Dom0::start(SCOPE);
+            fs::create_dir_all(dom0.at("var/lib/salt-bridge/ledger")).unwrap();
+            fs::write(dom0.at("var/lib/salt-bridge/ledger/jobs"), "no folder").unwrap();
+            let told = not_done(&dom0, &["scope", "refresh"], 1).await;
+            assert!(told.contains("ledger of jobs"), "{told}");
+            done(&dom0, &["scope", "refresh", "--leave-jobs"]).await;
+        });
+    }
+
+    #[test]
     fn what_cannot_be_granted_changes_nothing() {
         on_one_thread(async {
             let dom0 = Dom0::start(SCOPE);

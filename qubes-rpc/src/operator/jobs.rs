@@ -5,7 +5,11 @@ use crate::journal;
 
 /// Stops the jobs whose grants have ended; a line for each that was stopped.
 pub(crate) fn stop_ended(place: &Place) -> Result<Vec<String>, OperatorError> {
+    if place.leaves_jobs {
+        return Ok(Vec::new());
+    }
     let host = place.host();
+    host.ledger.prove_readable().map_err(OperatorError::Ledger)?;
     if !host.has_open_jobs() {
         return Ok(Vec::new());
     }

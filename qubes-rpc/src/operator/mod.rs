@@ -54,6 +54,8 @@ pub(crate) struct Place {
     pub(crate) paths: Paths,
     /// Who has to own what is trusted.
     pub(crate) trusted: u32,
+    /// Whether the jobs of ended grants are left to the daemon.
+    pub(crate) leaves_jobs: bool,
 }
 
 impl Place {
@@ -72,6 +74,9 @@ pub(crate) enum OperatorError {
     /// No thread can be had to wait for qubesd.
     #[error("cannot start")]
     Runtime(#[source] std::io::Error),
+    /// The jobs that may have to be stopped cannot be read.
+    #[error("cannot read the ledger of jobs, so that none was stopped")]
+    Ledger(#[source] std::io::Error),
     /// A scope command was not done.
     #[error(transparent)]
     Scope(#[from] scope::ScopeCommandError),

@@ -48,7 +48,7 @@ pub(crate) fn doctor(asked: &Doctor, place: &Place) -> Result<ExitCode, Operator
 }
 
 fn inspect(place: &Place) -> Report {
-    let Place { paths, trusted } = place;
+    let Place { paths, trusted, .. } = place;
     let mut report = Report::default();
     let owners = users::inspect(paths, *trusted, &mut report);
     let scope = inspect_scope(place, &mut report);

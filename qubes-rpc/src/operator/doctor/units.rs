@@ -69,6 +69,7 @@ const UNITS: [Unit; 6] = [
         name: "salt-bridge-expire.service",
         wanted_by: Some("multi-user.target"),
         lines: &[
+            "Wants=salt-bridge.service",
             "Type=oneshot",
             "CapabilityBoundingSet=",
             "NoNewPrivileges=yes",

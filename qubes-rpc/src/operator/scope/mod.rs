@@ -101,6 +101,10 @@ pub(crate) enum Command {
     },
     /// Let policy and the timer follow the scope, and remove what ended grants leave behind.
     Refresh {
+        /// Leave the jobs of ended grants to the daemon, as a unit does that may not read which
+        /// there are.
+        #[arg(long)]
+        leave_jobs: bool,
         /// Print JSON.
         #[arg(long)]
         json: bool,
@@ -164,7 +168,10 @@ pub(crate) fn run(command: Command, place: &Place) -> Result<ExitCode, OperatorE
     let now = SystemTime::now();
     let (to, target, edit, force) = match command {
         Command::Show { agent, json } => return show(place, agent.agent.as_ref(), json, now),
-        Command::Refresh { json } => return refresh(place, json, now),
+        Command::Refresh { leave_jobs, json } => {
+            let place = Place { leaves_jobs: leave_jobs, ..place.clone() };
+            return refresh(&place, json, now);
+        }
         Command::Add { target, powers, until, to, force } => {
             let until = until.and_then(|until| until.moment(now));
             let powers = powers.unwrap_or_else(|| target.bare());
