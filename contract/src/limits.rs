@@ -124,6 +124,9 @@ pub const CONNECTIONS: usize = 128;
 pub const QUESTIONS: usize = 64;
 /// The `qubes.ConnectTCP` rules that one agent may have; every call on qrexec reads them.
 pub const TCP_RULES_PER_AGENT: usize = 128;
+/// The time between two looks whether `qubes.ConnectTCP` rules are still granted, besides those at
+/// qubesd's events.
+pub const TCP_LOOK: Duration = Duration::from_secs(60);
 /// The pause after a connection could not be accepted, so that a lack of descriptors does not spin.
 pub const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// The most bytes that are read and dropped after a fault, so that its answer arrives.

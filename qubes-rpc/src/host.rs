@@ -16,7 +16,7 @@ use admin_api::{
 };
 use contract::{Fault, Power, limits};
 use policy::{Live, ManagedQube};
-use tokio::sync::{Mutex, Semaphore};
+use tokio::sync::{Mutex, Notify, Semaphore};
 
 use crate::{
     audit::Audit,
@@ -49,6 +49,8 @@ pub struct Host {
     pub(crate) questions: Semaphore,
     /// What is being made, and what is left of what was.
     pub(crate) births: Births,
+    /// Told when `qubes.ConnectTCP` rules may have lost their grant, or are new.
+    pub(crate) tcp_rules_due: Notify,
     /// How many calls of each agent watch its scope.
     pub(crate) watches: RefCell<BTreeMap<String, usize>>,
     clock: GrantClock,
@@ -75,6 +77,7 @@ impl Host {
             ceiling,
             firewall: Mutex::new(()),
             questions: Semaphore::new(limits::QUESTIONS),
+            tcp_rules_due: Notify::new(),
             watches: RefCell::default(),
             clock: GrantClock::new(),
             born,

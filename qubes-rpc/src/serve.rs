@@ -51,10 +51,13 @@ pub async fn serve(
     let mut calls = JoinSet::new();
     let watched = Rc::clone(&host);
     let watch = AbortOnDrop(tokio::task::spawn_local(async move { watched.watch_jobs().await }));
+    let watched = Rc::clone(&host);
+    let rules =
+        AbortOnDrop(tokio::task::spawn_local(async move { watched.watch_tcp_rules().await }));
     host.births.load();
     let reaper = tokio::task::spawn_local(reap(Rc::clone(&host)));
     loop {
-        // A job that runs has to be ended with its grant.
+        // A job that runs, and a rule that stands, have to be ended with their grants.
         let nothing_to_do = calls.is_empty();
         let quiet = async {
             match idle {
@@ -74,7 +77,7 @@ pub async fn serve(
         };
         tokio::select! {
             () = stop.cancelled() => break,
-            () = quiet => if !host.has_open_jobs() { break },
+            () = quiet => if !host.has_open_jobs() && !host.has_tcp_rules() { break },
             Some(_) = calls.join_next(), if !calls.is_empty() => {}
             (permit, connection) = accepted => match connection {
                 Ok((stream, _)) => {
@@ -91,7 +94,7 @@ pub async fn serve(
             },
         }
     }
-    drop(watch);
+    drop((watch, rules));
     // Calls under way were told to stop; what they run in qubes gets the time to die.
     let ended = async { while calls.join_next().await.is_some() {} };
     if timeout(limits::KILL * 2, ended).await.is_err() {

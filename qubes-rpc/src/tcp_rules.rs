@@ -2,15 +2,17 @@
 
 use std::{fs, io, time::SystemTime};
 
-use admin_api::QubeName;
+use admin_api::{Destination, EventStream, QubeName};
 use contract::{Fault, Power, limits};
 use policy::{Caller, Claim, ManagedQube, Refused, TcpRule, TcpRules};
+use tokio::time::sleep;
 
 use crate::{
-    error::Error,
+    error::{Error, chain},
     handle::Writer,
     host::Host,
-    tcp_policy::{Change, ask_helper},
+    journal,
+    tcp_policy::{Change, HelperError, ask_helper},
     view::View,
 };
 
@@ -34,29 +36,15 @@ impl Writer<'_> {
             let message = "the operator's policy denies this connection or asks; only the operator can change that";
             return Err(Fault::bad_request(message).into());
         }
-        self.leave_room(view, rule)?;
-        self.change_tcp_rules(Change::Add, rule).await
-    }
-
-    /// Refuses a new rule where the agent has as many as it may.
-    fn leave_room(self, view: &View, rule: &TcpRule) -> Result<(), Error> {
-        let caller = view.caller().map_err(|_| Fault::Refused {})?;
-        let rules = self.host.read_tcp_rules()?;
-        let its_own = |rule: &&TcpRule| {
-            caller.pair(&rule.source, &rule.target, Power::Net, view.now()).is_ok()
-        };
-        let most = limits::TCP_RULES_PER_AGENT;
-        if !rules.rules().contains(rule) && rules.rules().iter().filter(its_own).count() >= most {
-            let message = format!("there may be at most {most} rules; remove one first");
-            return Err(Fault::TooLarge { message }.into());
-        }
-        Ok(())
+        let added = self.change_tcp_rules(Change::Add(rule)).await?;
+        self.host.tcp_rules_due.notify_one();
+        Ok(added)
     }
 
     /// Removes a rule; false when there was none.
     pub(crate) async fn remove_tcp_rule(self, view: &View, rule: &TcpRule) -> Result<bool, Error> {
         let _ends = self.both_ends(view, rule).await?;
-        self.change_tcp_rules(Change::Remove, rule).await
+        self.change_tcp_rules(Change::Remove(rule)).await
     }
 
     async fn both_ends(
@@ -76,19 +64,64 @@ impl Writer<'_> {
     pub(crate) async fn forget_tcp_rules(self, name: &QubeName) -> Result<(), Error> {
         for rule in self.host.read_tcp_rules()?.rules() {
             if rule.source == *name || rule.target == *name {
-                self.change_tcp_rules(Change::Remove, rule).await?;
+                self.change_tcp_rules(Change::Remove(rule)).await?;
             }
         }
         Ok(())
     }
 
-    async fn change_tcp_rules(self, change: Change, rule: &TcpRule) -> Result<bool, Error> {
+    async fn change_tcp_rules(self, change: Change<'_>) -> Result<bool, Error> {
         let socket = self.host.paths.tcp_policy_socket();
-        ask_helper(&socket, change, rule).await.map_err(Error::TcpPolicy)
+        match ask_helper(&socket, change).await {
+            Ok(changed) => Ok(changed),
+            Err(HelperError::Full) => {
+                let most = limits::TCP_RULES_PER_AGENT;
+                let message = format!("there may be at most {most} rules; remove one first");
+                Err(Fault::TooLarge { message }.into())
+            }
+            Err(HelperError::Io(error)) => Err(Error::TcpPolicy(error)),
+        }
     }
 }
 
 impl Host {
+    /// Has the rules withdrawn whose grants end, as long as the daemon runs: at once when qubesd
+    /// tells of a qube or a tag that goes, and by a look at each minute's end.
+    pub(crate) async fn watch_tcp_rules(&self) {
+        let mut events = None;
+        loop {
+            if self.has_tcp_rules() {
+                // Before the look, so that nothing falls in between.
+                if events.is_none() {
+                    events = self.qubesd.events(Destination::Dom0, limits::QUBESD).await.ok();
+                }
+                self.prune_tcp_rules().await;
+            } else {
+                events = None;
+            }
+            tokio::select! {
+                () = something_goes(&mut events) => {}
+                () = self.tcp_rules_due.notified() => {}
+                () = sleep(limits::TCP_LOOK) => {}
+            }
+        }
+    }
+
+    /// Whether there are rules that may have to be withdrawn.
+    pub(crate) fn has_tcp_rules(&self) -> bool {
+        self.read_tcp_rules().is_ok_and(|rules| !rules.rules().is_empty())
+    }
+
+    async fn prune_tcp_rules(&self) {
+        match ask_helper(&self.paths.tcp_policy_socket(), Change::Prune).await {
+            Ok(_) => {}
+            Err(error) => journal::say(&format!(
+                "qubes.ConnectTCP rules cannot be looked at: {}",
+                chain(&error)
+            )),
+        }
+    }
+
     /// The rules in force by our policy file; none where there is no file.
     pub(crate) fn read_tcp_rules(&self) -> Result<TcpRules, Error> {
         let text = match fs::read_to_string(self.paths.tcp_policy()) {
@@ -128,4 +161,22 @@ impl Host {
             None => Err(claim.no_such_qube()),
         })
     }
+}
+
+/// Waits until qubesd tells that a qube or a tag of one is gone. Where it tells nothing any more,
+/// that never comes.
+async fn something_goes(events: &mut Option<EventStream>) {
+    while let Some(stream) = events {
+        match stream.next().await {
+            Ok(Some(event))
+                if event.name == "domain-delete"
+                    || event.name.starts_with("domain-tag-delete:") =>
+            {
+                return;
+            }
+            Ok(Some(_)) => {}
+            Ok(None) | Err(_) => *events = None,
+        }
+    }
+    std::future::pending::<()>().await;
 }

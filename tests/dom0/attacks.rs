@@ -8,7 +8,7 @@ use std::{
 use crate::support::{Answer, Dom0, SCOPE, on_one_thread, write_mode};
 use contract::{Fault, limits};
 use serde_json::json;
-use tokio::io::AsyncReadExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 const REFUSED: Answer = Answer::Fault(Fault::Refused {});
 const TCP: &str = "saltbridge.ConnectTcpPolicy+ salt-bridge name dom0";
@@ -164,10 +164,105 @@ mod tests {
             let rules: String = (1..=limits::TCP_RULES_PER_AGENT)
                 .map(|port| format!("qubes.ConnectTCP +{port}  work  dev  allow\n"))
                 .collect();
-            write_mode(&dom0.at("etc/qubes/policy.d/30-salt-bridge-tcp.policy"), &rules, 0o644);
-            let args = json!({"action": "add", "source": "work", "target": "dev", "port": 6000});
-            let answer = dom0.framed(TCP, args, b"").await;
-            assert!(matches!(answer, Answer::Fault(Fault::TooLarge { .. })), "{answer:?}");
+            let path = dom0.at("etc/qubes/policy.d/30-salt-bridge-tcp.policy");
+            let all_but_one = rules.split_once('\n').unwrap().1;
+            write_mode(&path, all_but_one, 0o644);
+            let _helper = dom0.start_helper();
+            let add = |port| {
+                let args =
+                    json!({"action": "add", "source": "work", "target": "dev", "port": port});
+                dom0.framed(TCP, args, b"")
+            };
+            // Both find room for one more, and only one of them gets it.
+            let (one, other) = tokio::join!(add(6000), add(6001));
+            let full = |answer: &Answer| matches!(answer, Answer::Fault(Fault::TooLarge { .. }));
+            assert!(full(&one) != full(&other), "{one:?} {other:?}");
+            let there = fs::read_to_string(&path).unwrap();
+            assert_eq!(there.matches(" allow\n").count(), limits::TCP_RULES_PER_AGENT);
+        });
+    }
+
+    #[test]
+    fn a_rule_is_withdrawn_when_its_qube_loses_the_tag_or_is_gone() {
+        on_one_thread(async {
+            let rule = "qubes.ConnectTCP +22  work  ai-one  allow\n";
+            let dom0 = Dom0::start("@agent salt-bridge\nwork net\n@tag:ai-managed net\n");
+            let path = dom0.at("etc/qubes/policy.d/30-salt-bridge-tcp.policy");
+            let there = || fs::read_to_string(&path).unwrap().contains(rule);
+            // Whether the daemon looks at tags after it has begun to listen.
+            let watches = || {
+                let calls = dom0.qubesd.calls.borrow();
+                let events = calls.iter().rposition(|call| call.starts_with("admin.Events"));
+                let tags = calls.iter().rposition(|call| call.starts_with("admin.vm.tag.List"));
+                events.is_some() && tags > events
+            };
+            dom0.qubesd.keeps_listeners.set(true);
+            let _helper = dom0.start_helper();
+            for event in ["domain-tag-delete:ai-managed", "domain-delete"] {
+                dom0.qubesd.untagged.set("");
+                dom0.qubesd.calls.borrow_mut().clear();
+                let args =
+                    json!({"action": "add", "source": "work", "target": "ai-one", "port": 22});
+                let answer = dom0.framed(TCP, args, b"").await;
+                assert!(matches!(answer, Answer::Result(..)) && there(), "{answer:?}");
+                while !watches() {
+                    tokio::task::yield_now().await;
+                }
+                dom0.qubesd.untagged.set("ai-one");
+                dom0.qubesd.tell(event, "ai-one").await;
+                while there() {
+                    tokio::task::yield_now().await;
+                }
+            }
+        });
+    }
+
+    #[test]
+    fn a_rule_that_waited_for_the_lock_does_not_come_behind_a_pause() {
+        on_one_thread(async {
+            let dom0 = std::rc::Rc::new(Dom0::start("@agent salt-bridge\nwork net\ndev net\n"));
+            let helper = dom0.start_helper();
+            let policy = fs::File::open(dom0.at("etc/qubes/policy.d")).unwrap();
+            rustix::fs::flock(&policy, rustix::fs::FlockOperation::LockExclusive).unwrap();
+            let calling = std::rc::Rc::clone(&dom0);
+            let call = tokio::task::spawn_local(async move {
+                let args = json!({"action": "add", "source": "work", "target": "dev", "port": 22});
+                calling.framed(TCP, args, b"").await
+            });
+            let waits = format!(" {} ", helper.id().unwrap());
+            let is_waiting = |line: &str| line.contains("-> FLOCK") && line.contains(&waits);
+            while !fs::read_to_string("/proc/locks").unwrap().lines().any(is_waiting) {
+                tokio::task::yield_now().await;
+            }
+            fs::create_dir_all(dom0.at("etc/salt-bridge")).unwrap();
+            write_mode(&dom0.at("etc/salt-bridge/paused"), "{}", 0o644);
+            drop(policy);
+            assert!(matches!(call.await.unwrap(), Answer::Fault(_)));
+            // The helper does one thing after the other, so that it has ended with the rule.
+            #[expect(clippy::disallowed_methods, reason = "the helper's socket")]
+            let connection =
+                tokio::net::UnixStream::connect(dom0.at("run/salt-bridge/tcp-policy.sock")).await;
+            let mut connection = connection.unwrap();
+            connection.write_all(b"\"prune\"\n").await.unwrap();
+            let mut said = String::new();
+            connection.read_to_string(&mut said).await.unwrap();
+            assert_eq!(said, "{\"changed\":false}");
+            assert!(!dom0.at("etc/qubes/policy.d/30-salt-bridge-tcp.policy").exists());
+        });
+    }
+
+    #[test]
+    fn a_rule_that_lost_its_grant_while_no_daemon_ran_is_withdrawn_when_one_starts() {
+        on_one_thread(async {
+            let dom0 = Dom0::start("@agent salt-bridge\nwork net\n@tag:ai-managed net\n");
+            dom0.qubesd.untagged.set("ai-one");
+            let path = dom0.at("etc/qubes/policy.d/30-salt-bridge-tcp.policy");
+            write_mode(&path, "qubes.ConnectTCP +22  work  ai-one  allow\n", 0o644);
+            // The daemon of this dom0 begins when this waits for the first time.
+            let _helper = dom0.start_helper();
+            while fs::read_to_string(&path).unwrap().contains("allow") {
+                tokio::task::yield_now().await;
+            }
         });
     }
 

@@ -297,6 +297,22 @@ work see
     }
 
     #[test]
+    fn a_tunnel_to_a_qube_that_lost_its_tag_is_told() {
+        on_one_thread(async {
+            let dom0 = healthy();
+            dom0.write_scope(&SCOPE.replace("see,exec\n", "see,exec,net\n"));
+            let rule = "qubes.ConnectTCP +22 work ai-one allow\n";
+            write_mode(&dom0.at("etc/qubes/policy.d/30-salt-bridge-tcp.policy"), rule, 0o664);
+            let told = async || {
+                found(&dom0, "wrong").await.iter().any(|line| line.contains("no grant covers"))
+            };
+            assert!(!told().await);
+            dom0.qubesd.untagged.set("ai-one");
+            assert!(told().await);
+        });
+    }
+
+    #[test]
     fn a_line_of_another_file_that_decides_first_is_told() {
         damage("/etc/qubes/policy.d/20-mine.policy:1", |dom0| {
             let line = "saltbridge.VmExec * @anyvm @adminvm allow\n";

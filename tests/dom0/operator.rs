@@ -7,7 +7,7 @@ mod tests {
     use contract::Fault;
     use serde_json::{Value, json};
 
-    use crate::support::{Answer, Dom0, on_one_thread, write_mode};
+    use crate::support::{Answer, Dom0, Mood, on_one_thread, write_mode};
 
     const SCOPE: &str = "\
 # the operator's own words
@@ -258,6 +258,24 @@ work see
             done(&dom0, &["resume"]).await;
             assert!(policy(&dom0) == granted && tcp(&dom0).contains(RULE));
             assert!(matches!(dom0.framed(LIST, json!({}), b"").await, Answer::Result(..)));
+        });
+    }
+
+    #[test]
+    fn a_resume_that_cannot_put_the_rules_back_stays_paused_and_keeps_them() {
+        on_one_thread(async {
+            let dom0 = Dom0::start(SCOPE);
+            let path = dom0.at("etc/qubes/policy.d/30-salt-bridge-tcp.policy");
+            write_mode(&path, &format!("{RULE}\n"), 0o644);
+            done(&dom0, &["pause"]).await;
+            dom0.qubesd.mood.replace(Mood::Garbage);
+            let told = not_done(&dom0, &["resume"], 1).await;
+            assert!(told.contains("still paused"), "{told}");
+            assert!(!policy(&dom0).contains("allow") && !tcp(&dom0).contains("allow"));
+            assert_eq!(dom0.framed(LIST, json!({}), b"").await, Answer::Fault(Fault::Refused {}));
+            dom0.qubesd.mood.replace(Mood::Well);
+            done(&dom0, &["resume"]).await;
+            assert!(tcp(&dom0).contains(RULE));
         });
     }
 

@@ -58,6 +58,11 @@ pub(crate) struct Qubesd {
     pub(crate) forgets: Cell<bool>,
     /// Whether `dev` runs.
     pub(crate) dev_runs: Cell<bool>,
+    /// A qube whose tag `ai-managed` the operator took away.
+    pub(crate) untagged: Cell<&'static str>,
+    /// Whether those who listen to events are kept, instead of heard out at once.
+    pub(crate) keeps_listeners: Cell<bool>,
+    listeners: RefCell<Vec<UnixStream>>,
     xml: PathBuf,
 }
 
@@ -125,6 +130,9 @@ impl Dom0 {
             rules: RefCell::new("action=accept\n".into()),
             forgets: Cell::new(false),
             dev_runs: Cell::new(false),
+            untagged: Cell::new(""),
+            keeps_listeners: Cell::new(false),
+            listeners: RefCell::default(),
             xml: at("var/lib/qubes/appvms/work/firewall.xml"),
         });
         let mut dom0 = Self { folder, qubesd, stop: CancellationToken::new(), tasks: Vec::new() };
@@ -154,6 +162,21 @@ impl Dom0 {
     /// Replaces the operator's file.
     pub(crate) fn write_scope(&self, scope: &str) {
         write_mode(&self.at("etc/qubes/salt-bridge-allowed-vms"), scope, 0o644);
+    }
+
+    /// Starts the helper that writes `qubes.ConnectTCP` policy. It listens when this returns, and
+    /// nothing else has gone on meanwhile.
+    pub(crate) fn start_helper(&self) -> tokio::process::Child {
+        let socket = self.at("run/salt-bridge/tcp-policy.sock");
+        #[expect(clippy::disallowed_methods, reason = "the program under test")]
+        let mut program = tokio::process::Command::new(env!("CARGO_BIN_EXE_saltbridged"));
+        program.arg("--root").arg(self.folder.path()).args(["tcp-policy", "--listen"]);
+        let helper = program.arg(&socket).kill_on_drop(true).spawn().unwrap();
+        #[expect(clippy::disallowed_methods, reason = "the helper's socket")]
+        while std::os::unix::net::UnixStream::connect(&socket).is_err() {
+            std::thread::yield_now();
+        }
+        helper
     }
 
     /// How often something was run in a qube.
@@ -263,6 +286,24 @@ impl Qubesd {
         };
         // The daemon may have given up already.
         drop(stream.write_all(&reply).await);
+        if call.starts_with("admin.Events") && self.keeps_listeners.get() {
+            self.listeners.borrow_mut().push(stream);
+        }
+    }
+
+    /// Tells all who listen of something that happened to a qube.
+    pub(crate) async fn tell(&self, event: &str, qube: &str) {
+        let mut listeners = self.listeners.take();
+        for listener in &mut listeners {
+            let event = format!("1\0\0{event}\0vm\0{qube}\0\0");
+            drop(listener.write_all(event.as_bytes()).await);
+        }
+        self.listeners.replace(listeners);
+    }
+
+    fn tags(&self, name: &str) -> &'static str {
+        let is_tagged = name.starts_with("ai-") && name != self.untagged.get();
+        if is_tagged { "ai-managed\n" } else { "created-by-dom0\n" }
     }
 
     fn reply(&self, call: &str, destination: &str, payload: &str) -> Vec<u8> {
@@ -295,8 +336,7 @@ impl Qubesd {
                 self.dev_runs.set(false);
                 String::new()
             }
-            "admin.vm.tag.List" if name.starts_with("ai-") => "ai-managed\n".into(),
-            "admin.vm.tag.List" => "created-by-dom0\n".into(),
+            "admin.vm.tag.List" => self.tags(name).into(),
             "admin.vm.property.GetAll" => "ip default=True type=str 10.137.0.6\n\
                  label default=False type=label blue\n\
                  netvm default=True type=vm sys-firewall\n\

@@ -75,6 +75,7 @@ impl Host {
             self.births.resolve(id, &uuid).map_err(Error::File)?;
         }
         self.destroy(&uuid).await?;
+        self.tcp_rules_due.notify_one();
         self.births.end(id).map_err(Error::File)?;
         Ok(true)
     }

@@ -21,7 +21,7 @@ use serde::{Deserialize, Serialize};
 use super::{OperatorError, Place, jobs, qubesd, scope, shown};
 use crate::{
     audit::open_to_read,
-    error::{Error, chain},
+    error::Error,
     journal,
     pause::is_paused,
     replace::{remove_file, replace_file},
@@ -62,6 +62,9 @@ pub(crate) enum PauseError {
     /// Rules cannot be withdrawn or put back.
     #[error("cannot change the qubes.ConnectTCP rules")]
     Tcp(#[source] Error),
+    /// Rules that were withdrawn cannot be put back; they are kept.
+    #[error("still paused, since the qubes.ConnectTCP rules cannot be put back")]
+    PutBack(#[source] Error),
     /// The operator's file is void.
     #[error("still paused, since the operator's file grants nothing")]
     Scope(#[source] ScopeFileError),
@@ -186,12 +189,13 @@ pub(crate) fn resume(asked: &Resume, place: &Place) -> Result<ExitCode, Operator
         .map_err(|error| E::Write("the policy file", error))?;
     let rules = paused.and_then(|paused| TcpRules::parse(&paused.tcp).ok()).unwrap_or_default();
     if !rules.rules().is_empty() {
-        match qubesd::wait_for(put_back(&place.host(), rules.rules().to_vec()))? {
-            Ok(_) => {}
-            Err(error) => {
-                let why = chain(&error);
-                journal::say(&format!("qubes.ConnectTCP rules were not put back: {why}"));
-            }
+        let put = qubesd::wait_for(put_back(&place.host(), rules.rules().to_vec()))?;
+        if let Err(error) = put {
+            // Without the pause file nobody knew these rules any more, so that the pause goes on.
+            let policy = render_deny_all(&services::lines());
+            replace_file(&place.paths.services_policy(), policy.as_bytes(), 0o644)
+                .map_err(|error| E::Write("the policy file", error))?;
+            return Err(E::PutBack(error).into());
         }
     }
     // Last: until here the daemon refuses everything.
@@ -253,6 +257,7 @@ mod tests {
         let place = || Place {
             paths: crate::paths::Paths::below(root.path()),
             trusted: rustix::process::getuid().as_raw(),
+            leaves_jobs: false,
         };
         let held = scope::Lock::take(&place()).unwrap();
         std::thread::scope(|threads| {

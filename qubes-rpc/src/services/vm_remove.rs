@@ -55,6 +55,7 @@ impl Service for VmRemove {
             Ok(()) => {
                 // What stays of them is refused at the next birth of this name.
                 drop(host.forget_tcp_rules(qube.name()).await);
+                host.host.tcp_rules_due.notify_one();
                 Ok(Response { removed: qube.name().to_string() })
             }
             Err(Error::Qubesd(error)) => Err(match error.kind() {

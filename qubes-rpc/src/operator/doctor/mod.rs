@@ -57,7 +57,7 @@ fn inspect(place: &Place) -> Report {
     units::inspect(paths, owners, &mut report);
     running::inspect(paths, scope.as_ref(), SystemTime::now(), &mut report);
     let system = qubes::inspect(paths, scope.as_ref(), &mut report);
-    let policy = policies::inspect(paths, scope.as_ref(), &mut report);
+    let policy = policies::inspect(paths, scope.as_ref(), system.as_ref(), &mut report);
     if let (Some(scope), Some(system), Some(policy), true) =
         (&scope, &system, &policy, policies::is_in_force(paths))
     {

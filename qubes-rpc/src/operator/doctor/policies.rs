@@ -3,9 +3,10 @@
 
 use std::{fs, io, time::SystemTime};
 
+use admin_api::{QubeName, Uuid};
 use policy::{
-    Scope, TcpRules,
-    evaluate::{Policy, PolicyFiles},
+    Class, Live, Scope, TcpRule, TcpRules,
+    evaluate::{Policy, PolicyFiles, System},
 };
 
 use super::report::Report;
@@ -14,9 +15,14 @@ use crate::{operator_policy::read_policy, paths::Paths, pause::is_paused, servic
 const AREA: &str = "policy";
 
 /// What of the policy there is to decide with.
-pub(super) fn inspect(paths: &Paths, scope: Option<&Scope>, report: &mut Report) -> Option<Policy> {
+pub(super) fn inspect(
+    paths: &Paths,
+    scope: Option<&Scope>,
+    system: Option<&System>,
+    report: &mut Report,
+) -> Option<Policy> {
     inspect_text(paths, scope, report);
-    inspect_rules(paths, scope, report);
+    inspect_rules(paths, scope, system, report);
     let files = match read_policy(paths, &[]) {
         Ok(files) => files,
         Err(error) => {
@@ -112,8 +118,14 @@ fn inspect_text(paths: &Paths, scope: Option<&Scope>, report: &mut Report) {
     }
 }
 
-/// Whether the `qubes.ConnectTCP` rules are still granted.
-fn inspect_rules(paths: &Paths, scope: Option<&Scope>, report: &mut Report) {
+/// Whether the `qubes.ConnectTCP` rules are still granted, by the operator's file and, where it
+/// answers, by what qubesd says of their qubes.
+fn inspect_rules(
+    paths: &Paths,
+    scope: Option<&Scope>,
+    system: Option<&System>,
+    report: &mut Report,
+) {
     let path = paths.tcp_policy();
     let text = match fs::read_to_string(&path) {
         Ok(text) => text,
@@ -133,14 +145,7 @@ fn inspect_rules(paths: &Paths, scope: Option<&Scope>, report: &mut Report) {
             return report.wrong(AREA, format!("{}: {error}", path.display()), mend);
         }
     };
-    let now = SystemTime::now();
-    let granted = |rule: &&policy::TcpRule| {
-        scope.is_some_and(|scope| {
-            scope.agents().filter_map(|agent| scope.caller(agent).ok()).any(|caller| {
-                caller.pair(&rule.source, &rule.target, contract::Power::Net, now).is_ok()
-            })
-        })
-    };
+    let granted = |rule: &&TcpRule| scope.is_some_and(|scope| is_granted(scope, system, rule));
     for rule in rules.rules().iter().filter(|rule| !granted(rule)) {
         report.wrong(
             AREA,
@@ -148,6 +153,28 @@ fn inspect_rules(paths: &Paths, scope: Option<&Scope>, report: &mut Report) {
             "run: saltbridged scope refresh",
         );
     }
+}
+
+/// Whether any agent holds `net` over both ends of a rule.
+fn is_granted(scope: &Scope, system: Option<&System>, rule: &TcpRule) -> bool {
+    let now = SystemTime::now();
+    scope.agents().filter_map(|agent| scope.caller(agent).ok()).any(|caller| {
+        let claims = caller.pair(&rule.source, &rule.target, contract::Power::Net, now);
+        let Ok((source, target)) = claims else { return false };
+        let Some(system) = system else { return true };
+        [source, target].into_iter().all(|claim| {
+            let live = live(system, claim.target());
+            live.is_some_and(|live| claim.manage(live).is_ok())
+        })
+    })
+}
+
+/// What qubesd says of a qube, as admission looks at it.
+fn live(system: &System, name: &QubeName) -> Option<Live> {
+    let (_, qube) = system.get(name.as_str())?;
+    let tags = qube.tags.iter().filter_map(|tag| tag.parse().ok()).collect();
+    let uuid = Uuid::parse(&qube.uuid).ok()?;
+    Some(Live { name: name.clone(), uuid, class: Class::of(&qube.class), tags })
 }
 
 /// Whether our file admits calls, so that these can be tried.
