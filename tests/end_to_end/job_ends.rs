@@ -278,3 +278,18 @@ fn a_job_as_root_that_somebody_allowed_is_read_and_stopped_without_asking_again(
         assert_eq!(ok(&mut client, "stop_job", handle).await["state"], "ended");
     });
 }
+
+#[test]
+fn a_job_that_removed_what_is_known_of_it_ends_with_its_grant() {
+    on_host(async |machine| {
+        let mut client = machine.client().await;
+        let hide = json!({"vm_name": "work",
+            "command": format!("rm -rf ~/.salt-bridge/jobs; exec {LONG}")});
+        ok(&mut client, "start_job", hide).await;
+        becomes(|| running(machine, "work") == 1).await;
+        ok(&mut client, "list_jobs", json!({})).await;
+        assert_eq!(open(machine), 1, "it counts as long as it may run");
+        grant(machine, "@agent salt-bridge\nwork see\n");
+        becomes(|| running(machine, "work") == 0).await;
+    });
+}

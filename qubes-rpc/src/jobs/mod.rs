@@ -105,7 +105,7 @@ impl<E: Effect> Handle<'_, E> {
         }
         let read = read?;
         text.finish(read.is_some_and(|read| read.state != JobState::Running)).await?;
-        if let Some(read) = read {
+        if let Some(read) = read.filter(|read| read.state != JobState::Lost) {
             self.host.learn(job, read.state);
         }
         let read =
@@ -200,7 +200,8 @@ impl Host {
         }
     }
 
-    /// How jobs of one user in one qube are; nothing where that cannot be told now.
+    /// How jobs of one user in one qube are; nothing where that cannot be told now. That a running
+    /// qube knows nothing of a job does not end it: its processes may have removed what is known.
     async fn look_at(&self, jobs: &[&Job], patience: Duration) -> Vec<(String, JobRead)> {
         let Some(first) = jobs.first() else { return Vec::new() };
         match self.qube_of(first).await.map(|qube| qube.map(|qube| qube.state)) {
@@ -217,8 +218,7 @@ impl Host {
         let states = self.runner.job_states(place, &marks).await.unwrap_or_default();
         for (mark, read) in &states {
             let Some(job) = jobs.iter().find(|job| job.mark == *mark) else { continue };
-            // One that is just being started has not got its folder yet.
-            if read.state != JobState::Lost || !job.is_young() {
+            if read.state != JobState::Lost {
                 self.learn(job, read.state);
             }
         }

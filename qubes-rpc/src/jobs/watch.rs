@@ -227,7 +227,7 @@ impl Host {
                 match self.standing(first, self.now()).await {
                     Standing::Over => over.extend(group.iter().map(|job| job.handle.clone())),
                     Standing::Gone => group.iter().for_each(|job| self.learn(job, JobState::Lost)),
-                    Standing::Granted => drop(self.look_at(group, limits::JOB_LOOK).await),
+                    Standing::Granted => self.look_at_group(group).await,
                     Standing::Unknown => {}
                 }
             }
@@ -235,6 +235,21 @@ impl Host {
         // What is not known in time is looked at in the next round.
         let _in_time = timeout(limits::JOB_ROUND, round).await.is_ok();
         over
+    }
+
+    /// Looks at the jobs of one user in one qube, and ends those that nobody there watches over.
+    async fn look_at_group(&self, jobs: &[&Job]) {
+        let states = self.look_at(jobs, limits::JOB_LOOK).await;
+        for (mark, read) in states {
+            // One that is just being started has not got its folder yet.
+            let lost = |job: &&&Job| job.mark == mark && !job.is_young();
+            let Some(job) = jobs.iter().find(lost).filter(|_| read.state == JobState::Lost) else {
+                continue;
+            };
+            if let Ok(state) = self.stop(job, false).await {
+                self.learn(job, state);
+            }
+        }
     }
 
     /// Stops the jobs whose grant has ended, and those of a pause. What was stopped, for people, and

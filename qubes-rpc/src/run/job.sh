@@ -21,7 +21,10 @@ look() {
   for try in 1 2; do                       # the guard may end between the two looks
     [[ -f $folder/end ]] && { read -r why code at _ <"$folder/end"; } 2>/dev/null
     case $why in
-      'exit' | timeout | stopped) state="$why $code $at"; return ;;
+      'exit' | timeout | stopped)
+        # The user could have written anything there.
+        [[ $code =~ ^[0-9]{1,3}$ && $at =~ ^[0-9]{1,12}$ ]] && state="$why $code $at"
+        return ;;
     esac
     if runs "$folder"; then state=running; return; fi
   done
