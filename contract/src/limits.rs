@@ -100,6 +100,8 @@ pub const PROGRESS: Duration = Duration::from_millis(500);
 pub const CLOCK: Duration = Duration::from_secs(1);
 /// The time between two looks whether a call under way still has its authority.
 pub const AUTHORITY: Duration = Duration::from_millis(500);
+/// The time between two looks whether its qube still has the tags that a call under way rests on.
+pub const AUTHORITY_BY_TAGS: Duration = Duration::from_secs(5);
 /// The daemon ends when it had nothing to do for this long.
 pub const IDLE: Duration = Duration::from_secs(60);
 

@@ -13,8 +13,15 @@ use serde_json::{Map, Value};
 use tokio::time::sleep;
 
 use crate::{
-    admission::is_granted, audit::Head, descriptor::Descriptor, error::Error, handle::Call,
-    host::Host, outcome::Outcome, pause::is_paused, service::Entry,
+    admission::{NotAdmitted, admit, is_granted},
+    audit::Head,
+    descriptor::Descriptor,
+    error::Error,
+    handle::Call,
+    host::Host,
+    outcome::Outcome,
+    pause::is_paused,
+    service::Entry,
 };
 
 impl Host {
@@ -61,10 +68,27 @@ impl Host {
         self.audit.tell(&mut call.record, outcome.name(), detail)
     }
 
-    /// Resolves when everything is paused or the grant that a call rests on has ended.
+    /// Resolves when everything is paused or the grant that a call rests on has ended: by the
+    /// operator's file, or by the tags of its qube.
     pub(crate) async fn authority_ends(&self, descriptor: &Descriptor) {
-        while !is_paused(&self.paths) && is_granted(self, descriptor, self.now()) {
-            sleep(limits::AUTHORITY).await;
+        let by_file = async {
+            while !is_paused(&self.paths) && is_granted(self, descriptor, self.now()) {
+                sleep(limits::AUTHORITY).await;
+            }
+        };
+        let by_tags = async {
+            // Twice, since qubesd says no in the same way when it only fails to answer.
+            let mut refusals = 0;
+            while refusals < 2 {
+                sleep(limits::AUTHORITY_BY_TAGS).await;
+                let again = admit(self, descriptor, self.now()).await;
+                let is_refused = matches!(again, Err(NotAdmitted::Refused(_)));
+                refusals = if is_refused { refusals + 1 } else { 0 };
+            }
+        };
+        tokio::select! {
+            () = by_file => {}
+            () = by_tags => {}
         }
     }
 }

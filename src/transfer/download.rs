@@ -9,7 +9,7 @@ use rustix::fs::FileType;
 use serde::Deserialize;
 
 use super::{
-    Done, FETCH_SERVICE, Fetched, LIST_SERVICE, TELL_BYTES, Transfer, digest,
+    Done, FETCH_SERVICE, Fetched, LIST_SERVICE, MOST_DIRECTORIES, TELL_BYTES, Transfer, digest,
     local::{Inside, set_attributes},
     local_error, part_of, refuse,
 };
@@ -188,6 +188,10 @@ impl Transfer<'_> {
         self.make(to, None, done)?;
         let mut folders = vec![(from.to_vec(), to.clone())];
         while let Some((from, to)) = folders.pop() {
+            // A hostile qube could name folders without end.
+            if done.directories > MOST_DIRECTORIES {
+                return Err(refuse(format!("there are more than {MOST_DIRECTORIES} folders")));
+            }
             for entry in self.list(&from).await? {
                 let name = entry.bytes();
                 let Some(place) = to.below(&name) else {
@@ -219,6 +223,8 @@ impl Transfer<'_> {
     async fn list(&self, path: &[u8]) -> Result<Vec<Listed>, CallError> {
         /// The entries of one call.
         const PAGE: u64 = 1000;
+        /// The most entries of one folder.
+        const MOST_ENTRIES: usize = 1_000_000;
         let mut entries: Vec<Listed> = Vec::new();
         loop {
             let mut arguments: JsonObject = path_argument(path);
@@ -229,6 +235,9 @@ impl Transfer<'_> {
             let Listing { entries: page, total } = agent::parse(page)?;
             let end = page.is_empty();
             entries.extend(page);
+            if entries.len() > MOST_ENTRIES {
+                return Err(refuse(format!("a folder has more than {MOST_ENTRIES} entries")));
+            }
             if end || u64::try_from(entries.len()).is_ok_and(|count| count >= total) {
                 return Ok(entries);
             }

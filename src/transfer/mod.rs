@@ -35,6 +35,8 @@ const FETCH_SERVICE: &str = "FileFetch";
 const WRITE_SERVICE: &str = "VmWriteFile";
 const LIST_SERVICE: &str = "FileList";
 
+/// The most folders that one transfer goes through.
+const MOST_DIRECTORIES: u64 = 100_000;
 /// The most bytes of one call of an upload; files up to this length travel in one call.
 const PIECE_BYTES: u64 = limits::BODY_BYTES;
 /// The bytes after which progress is told again.

@@ -13,13 +13,10 @@ use rmcp::model::JsonObject;
 use rustix::fs::FileType;
 
 use super::{
-    Done, PIECE_BYTES, Transfer, WRITE_SERVICE, digest, local::Inside, local_error, part_of,
-    refuse, unchanged,
+    Done, MOST_DIRECTORIES, PIECE_BYTES, Transfer, WRITE_SERVICE, digest, local::Inside,
+    local_error, part_of, refuse, unchanged,
 };
 use crate::{qrexec::CallError, resources::path_argument};
-
-/// The most folders that one upload goes through.
-const MOST_DIRECTORIES: u64 = 100_000;
 
 /// A local file that is being sent.
 struct Source<'s> {

@@ -137,6 +137,23 @@ fn a_tag_that_is_taken_away_ends_the_jobs_that_rest_on_it() {
 }
 
 #[test]
+fn a_tag_that_is_taken_away_ends_the_calls_that_rest_on_it() {
+    on_host(async |machine| {
+        let mut client = machine.client().await;
+        machine.host.start_qube("ai-build").unwrap();
+        let command = json!({"vm_name": "ai-build", "command": LONG, "timeout_seconds": 3000});
+        let call = error(&mut client, "exec_in_vm", command);
+        let taken = async {
+            becomes(|| running(machine, "ai-build") == 1).await;
+            machine.host.remove_tag("ai-build", "ai-managed").unwrap();
+        };
+        let (sentence, ()) = tokio::join!(call, taken);
+        assert!(!sentence.contains("ai-managed"), "{sentence}");
+        assert_eq!(running(machine, "ai-build"), 0);
+    });
+}
+
+#[test]
 fn without_a_daemon_the_operators_commands_stop_what_has_no_grant() {
     on_host(async |machine| {
         for command in [&["pause"][..], &["scope", "refresh"]] {
