@@ -114,4 +114,14 @@ mod tests {
         };
         assert!(many(limits::PLAIN_KEYS).is_ok() && many(limits::PLAIN_KEYS + 1).is_err());
     }
+
+    #[test]
+    fn a_key_has_the_length_of_a_name_at_most() {
+        let parse = |length: usize| {
+            serde_json::from_str::<Flat>(&format!(r#"{{"{}":1}}"#, "k".repeat(length)))
+        };
+        assert_eq!(parse(limits::PLAIN_KEY_BYTES).unwrap().0.len(), 1);
+        let error = parse(limits::PLAIN_KEY_BYTES + 1).unwrap_err();
+        assert!(error.to_string().starts_with("a key is too long"), "{error}");
+    }
 }
