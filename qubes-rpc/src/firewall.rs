@@ -88,10 +88,10 @@ impl Host {
         rules: &[Rule],
         call: &str,
     ) -> Result<(), Error> {
-        let history = History::of(&self.paths);
+        let mut history = History::read(&self.paths).map_err(Error::File)?;
         let name = format!("{:012}-{call}.xml", seconds_since_1970());
         let xml = firewall_xml::render(rules).map_err(io::Error::other).map_err(Error::File)?;
-        if !history.has_room(xml.len()).map_err(Error::File)? {
+        if !history.has_room(xml.len()) {
             let all = call::vm::list(Destination::Dom0);
             let listed = self.qubesd.call(all, limits::QUBESD).await?;
             let names = listed.into_iter().map(|line| line.name).collect();

@@ -26,7 +26,7 @@ use crate::{
 
 /// For so long after it was written down a job may be about to begin.
 const YOUNG: Duration = Duration::from_secs(2 * limits::JOB_LOOK.as_secs());
-/// The qubes that a list asks at once.
+/// The qubes that are asked at once, or in which jobs are stopped at once.
 const QUBES_AT_ONCE: usize = 16;
 
 impl Job {

@@ -16,11 +16,12 @@ use futures_util::{
 };
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 
-use super::standing::{Standing, claim_in};
+use super::{
+    QUBES_AT_ONCE,
+    standing::{Standing, claim_in},
+};
 use crate::{error::chain, host::Host, journal, ledger::Job, run::JobState};
 
-/// The qubes in which jobs are stopped, or looked at, at once.
-const QUBES_AT_ONCE: usize = 16;
 /// The jobs that are stopped at once in one qube.
 const STOPS_AT_ONCE: usize = 4;
 /// The longest pause before what could not be stopped is tried again.

@@ -7,6 +7,7 @@ use std::{
     fs::{self, File, OpenOptions},
     io::{self, Write},
     os::unix::fs::{DirBuilderExt, OpenOptionsExt},
+    path::Path,
     process::ExitCode,
     thread::sleep,
     time::{Duration, Instant, SystemTime},
@@ -14,7 +15,7 @@ use std::{
 
 use clap::Args;
 use contract::limits;
-use policy::{TcpRule, TcpRules, render_deny_all};
+use policy::{TcpRule, TcpRules};
 use rustix::fs::{FlockOperation, flock};
 use serde::{Deserialize, Serialize};
 
@@ -26,7 +27,6 @@ use crate::{
     pause::is_paused,
     replace::{remove_file, replace_file},
     scope_file::{ScopeFileError, read_scope},
-    services,
     tcp_policy::{put_back, withdraw_all},
     times::now_with_milliseconds,
 };
@@ -101,8 +101,7 @@ pub(crate) fn pause(asked: &Pause, place: &Place) -> Result<ExitCode, OperatorEr
     if let Err(error) = ahead {
         journal::say(&format!("calls may not be refused yet: {error}"));
     }
-    let policy = render_deny_all(&services::lines());
-    let policy = replace_file(&place.paths.services_policy(), policy.as_bytes(), 0o644);
+    let policy = scope::deny_all(place);
     // Each of the two refuses everything, so the second is tried even if the first failed.
     let mut paused = read(place).unwrap_or_default();
     if paused.since.is_empty() {
@@ -139,9 +138,7 @@ pub(crate) fn pause(asked: &Pause, place: &Place) -> Result<ExitCode, OperatorEr
 fn refuse_ahead(place: &Place) -> io::Result<()> {
     let policy = scope::deny_all(place).map(drop);
     let path = place.paths.paused();
-    if let Some(folder) = path.parent() {
-        fs::DirBuilder::new().recursive(true).mode(0o755).create(folder)?;
-    }
+    make_folder_of(&path)?;
     // One that is there may hold rules to put back.
     match OpenOptions::new().write(true).create_new(true).mode(0o644).open(&path) {
         Ok(mut file) => {
@@ -192,9 +189,7 @@ pub(crate) fn resume(asked: &Resume, place: &Place) -> Result<ExitCode, Operator
         let put = qubesd::wait_for(put_back(&place.host(), rules.rules().to_vec()))?;
         if let Err(error) = put {
             // Without the pause file nobody knew these rules any more, so that the pause goes on.
-            let policy = render_deny_all(&services::lines());
-            replace_file(&place.paths.services_policy(), policy.as_bytes(), 0o644)
-                .map_err(|error| E::Write("the policy file", error))?;
+            scope::deny_all(place).map_err(|error| E::Write("the policy file", error))?;
             return Err(E::PutBack(error).into());
         }
     }
@@ -219,12 +214,17 @@ fn merge(rules: &mut TcpRules, more: &[TcpRule]) -> bool {
     rules.rules().len() > before
 }
 
+fn make_folder_of(path: &Path) -> io::Result<()> {
+    match path.parent() {
+        Some(folder) => fs::DirBuilder::new().recursive(true).mode(0o755).create(folder),
+        None => Ok(()),
+    }
+}
+
 fn write(place: &Place, paused: &mut Paused, rules: &TcpRules) -> io::Result<()> {
     paused.tcp = rules.render();
     let path = place.paths.paused();
-    if let Some(folder) = path.parent() {
-        fs::DirBuilder::new().recursive(true).mode(0o755).create(folder)?;
-    }
+    make_folder_of(&path)?;
     // Readable, because the daemon has to see that it is there.
     replace_file(&path, serde_json::to_string(paused)?.as_bytes(), 0o644)
 }

@@ -189,4 +189,9 @@ impl Host {
     pub fn set_fault(&self, method: &str, fault: Option<Fault>) {
         self.shared.faults.set(method, fault);
     }
+
+    /// How many calls such faults have met since the host was started.
+    pub fn faults_met(&self) -> usize {
+        self.shared.faults.met()
+    }
 }

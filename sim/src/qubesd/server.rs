@@ -3,7 +3,10 @@
 use std::{
     io,
     path::Path,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::Duration,
 };
 
@@ -38,9 +41,14 @@ pub enum Fault {
     DoneButSilent,
 }
 
-/// The faults that are on: the beginning of a method's name, and what happens to its calls.
+/// The faults that are on.
 #[derive(Debug, Default)]
-pub(crate) struct Faults(Mutex<Vec<(String, Fault)>>, Mutex<Option<Hold>>);
+pub(crate) struct Faults {
+    /// The beginning of a method's name, and what happens to its calls.
+    by_method: Mutex<Vec<(String, Fault)>>,
+    hold: Mutex<Option<Hold>>,
+    met: AtomicUsize,
+}
 
 /// One call that is never answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,17 +64,17 @@ pub(crate) struct Hold {
 impl Faults {
     /// Holds a call that is still to come, or none.
     pub(crate) fn hold(&self, hold: Option<Hold>) {
-        *self.1.lock().unwrap_or_else(PoisonError::into_inner) = hold;
+        *self.hold.lock().unwrap_or_else(PoisonError::into_inner) = hold;
     }
 
     /// Whether the call to hold has come.
     pub(crate) fn is_held(&self) -> bool {
-        self.1.lock().unwrap_or_else(PoisonError::into_inner).is_some_and(|hold| hold.held)
+        self.hold.lock().unwrap_or_else(PoisonError::into_inner).is_some_and(|hold| hold.held)
     }
 
     /// What becomes of the next call: held or not, and done or not when it is.
     fn next(&self) -> Option<Fault> {
-        let mut hold = self.1.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut hold = self.hold.lock().unwrap_or_else(PoisonError::into_inner);
         let hold = hold.as_mut().filter(|hold| !hold.held)?;
         if let Some(left) = hold.left.checked_sub(1) {
             hold.left = left;
@@ -77,17 +85,22 @@ impl Faults {
     }
 
     pub(crate) fn set(&self, method: &str, fault: Option<Fault>) {
-        let mut faults = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut faults = self.by_method.lock().unwrap_or_else(PoisonError::into_inner);
         faults.retain(|(prefix, _)| prefix != method);
         faults.extend(fault.map(|fault| (method.to_owned(), fault)));
     }
 
     fn of(&self, request: &[u8]) -> Option<Fault> {
-        let faults = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let faults = self.by_method.lock().unwrap_or_else(PoisonError::into_inner);
         let mut faults = faults.iter();
-        faults
-            .find(|(method, _)| request.starts_with(method.as_bytes()))
-            .map(|(_, fault)| fault.clone())
+        let (_, fault) = faults.find(|(method, _)| request.starts_with(method.as_bytes()))?;
+        self.met.fetch_add(1, Ordering::Relaxed);
+        Some(fault.clone())
+    }
+
+    /// How many calls a fault has met so far.
+    pub(crate) fn met(&self) -> usize {
+        self.met.load(Ordering::Relaxed)
     }
 }
 

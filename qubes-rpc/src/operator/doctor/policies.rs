@@ -1,7 +1,7 @@
 //! qrexec's policy: whether it is what the operator's file means, and whether qrexec, with all the
 //! files that are installed, decides so.
 
-use std::{fs, io, time::SystemTime};
+use std::{fs, io, path::Path, time::SystemTime};
 
 use admin_api::{QubeName, Uuid};
 use policy::{
@@ -66,22 +66,24 @@ fn parse(files: &PolicyFiles, report: &mut Report) -> Option<Policy> {
     }
 }
 
+/// The text of a file. One that is missing is told elsewhere.
+fn read(path: &Path, report: &mut Report) -> Option<String> {
+    match fs::read_to_string(path) {
+        Ok(text) => Some(text),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+        Err(error) => {
+            let found = format!("cannot read {}: {error}", path.display());
+            report.wrong(AREA, found, "run this as root");
+            None
+        }
+    }
+}
+
 /// Whether our file is what would be written now.
 fn inspect_text(paths: &Paths, scope: Option<&Scope>, report: &mut Report) {
     let path = paths.services_policy();
     let lines = services::lines();
-    let text = match fs::read_to_string(&path) {
-        Ok(text) => text,
-        // The files that are missing are told elsewhere.
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return,
-        Err(error) => {
-            return report.wrong(
-                AREA,
-                format!("cannot read {}: {error}", path.display()),
-                "run this as root",
-            );
-        }
-    };
+    let Some(text) = read(&path, report) else { return };
     let shown = path.display();
     let is_meant =
         scope.is_some_and(|scope| policy::render_policy(scope, &lines, SystemTime::now()) == text);
@@ -127,17 +129,7 @@ fn inspect_rules(
     report: &mut Report,
 ) {
     let path = paths.tcp_policy();
-    let text = match fs::read_to_string(&path) {
-        Ok(text) => text,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return,
-        Err(error) => {
-            return report.wrong(
-                AREA,
-                format!("cannot read {}: {error}", path.display()),
-                "run this as root",
-            );
-        }
-    };
+    let Some(text) = read(&path, report) else { return };
     let rules = match TcpRules::parse(&text) {
         Ok(rules) => rules,
         Err(error) => {
