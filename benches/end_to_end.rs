@@ -1,5 +1,6 @@
 //! Salt Bridge on a simulated host, measured from the agent's client to a command in a qube.
-//! `cargo bench -p salt-bridge-sim --bench end_to_end`, with `-- --short` in about half a minute.
+//! `cargo bench -p salt-bridge-sim --bench end_to_end`, with `-- --short` in about half a minute; a word
+//! behind `--` (`tools`, `at-once`, `streams`, `memory`, `starts`, `many`) measures that part alone.
 #![expect(
     clippy::expect_used,
     clippy::print_stdout,
@@ -44,27 +45,49 @@ const OLDER: [(&str, u32); 6] = [
 struct Extent {
     /// Calls of each kind.
     calls: usize,
-    /// The MiB that pass as a stream.
+    /// Streams of each kind.
+    streams: u32,
+    /// The MiB that pass as one stream.
     stream: u32,
+    /// The MiB that are read through the agent.
+    read: u32,
 }
 
+/// What `vm_network_info` runs in a qube that has no firewall of its own.
+const NETWORK_PROGRAMS: &str = "ip -4 addr show; ip -j addr show; ip -4 route show; \
+    ip -j route show; ip -6 -j route show";
+
+type Part = (&'static str, fn(&Host, &Extent));
+
+/// What is measured on one host.
+const PARTS: [Part; 5] = [
+    ("tools", |host, extent| tools(host, extent, &floors(host, extent))),
+    ("at-once", |host, _| at_once(host)),
+    ("streams", streams),
+    ("memory", memory),
+    ("starts", starts),
+];
+
 fn main() {
-    let is_short = std::env::args().any(|argument| argument == "--short");
-    let extent = if is_short {
-        Extent { calls: 20, stream: 128 }
+    let (options, words): (Vec<String>, Vec<String>) =
+        std::env::args().skip(1).partition(|argument| argument.starts_with("--"));
+    let wants = |part: &str| words.is_empty() || words.iter().any(|word| word == part);
+    let extent = if options.iter().any(|option| option == "--short") {
+        Extent { calls: 20, streams: 5, stream: 64, read: 64 }
     } else {
-        Extent { calls: 200, stream: 1024 }
+        Extent { calls: 200, streams: 60, stream: 256, read: 1024 }
     };
     let folder = tempfile::Builder::new().prefix("sb").tempdir().expect("a folder");
     let host = start(&folder.path().join("h"), Population::default(), SCOPE);
-    let floor = floors(&host, &extent);
-    tools(&host, &extent, &floor);
-    at_once(&host);
-    streams(&host, &extent);
-    memory(&host, &extent);
-    starts(&host, &extent);
+    for (part, measure) in PARTS {
+        if wants(part) {
+            measure(&host, &extent);
+        }
+    }
     drop(host);
-    many_qubes(folder.path(), &extent);
+    if wants("many") {
+        many_qubes(folder.path(), &extent);
+    }
 }
 
 fn start(folder: &Path, population: Population, scope: &str) -> Host {
@@ -207,6 +230,12 @@ fn tools(host: &Host, extent: &Extent, floor: &Floor) {
             older.unwrap_or_default()
         );
     }
+    let programs = json!({"vm_name": "work", "command": NETWORK_PROGRAMS});
+    let times = Times::of(extent.calls, || {
+        shim.call("exec_in_vm", &programs).expect("the programs");
+    });
+    let own = times.median().saturating_sub(floor.empty + floor.bare);
+    println!("the programs of vm_network_info by exec_in_vm, above the floor: {:.2} ms", ms(own));
 }
 
 /// Calls at once from one client, each with a word of its own in its answer.
@@ -231,7 +260,9 @@ fn mib_per_second(mib: u32, time: Duration) -> f64 {
     f64::from(mib) / time.as_secs_f64()
 }
 
-/// Bytes out of a qube, by our service and by one that only relays.
+/// Bytes out of a qube, by our service and by one that only relays, in turns. Which processes share a
+/// processor differs from stream to stream, and with it the speed, by more than a factor of two: what
+/// is compared is how long all streams of a kind take.
 fn streams(host: &Host, extent: &Extent) {
     let client = host.layout().program("qrexec-client-vm");
     let command = format!("head -c {}M /dev/zero", extent.stream);
@@ -240,10 +271,10 @@ fn streams(host: &Host, extent: &Extent) {
     service(host, "bench.Cat", &script);
     let bytes = u64::from(extent.stream) << 20;
     let request = json!({"cmd": command}).to_string();
-    let (mut ours, mut floor) = (Vec::new(), Vec::new());
     let daemon = host.daemon_pid(Daemon::Serve).expect("the daemon");
     let before = processor_ms(daemon);
-    for _ in 0..5 {
+    let [mut floor, mut ours] = [const { Vec::new() }; 2];
+    for _ in 0..extent.streams {
         for (service, input, times) in
             [("bench.Cat", "", &mut floor), ("saltbridge.VmExec+work", request.as_str(), &mut ours)]
         {
@@ -253,17 +284,22 @@ fn streams(host: &Host, extent: &Extent) {
             assert_eq!(count, bytes, "{service}");
         }
     }
-    ours.sort();
-    floor.sort();
-    let (ours, floor) = (Times(ours).median(), Times(floor).median());
-    let cost = (processor_ms(daemon) - before) / f64::from(5 * extent.stream) * 100.0;
+    let mib = extent.streams * extent.stream;
+    let cost = (processor_ms(daemon) - before) / f64::from(mib) * 100.0;
+    println!("\n{} streams of {} MiB out of a qube, MiB/s", extent.streams, extent.stream);
+    let total = |times: &[Duration]| times.iter().sum::<Duration>();
+    for (name, times) in [("relay alone", &floor), ("Salt Bridge", &ours)] {
+        let of = |time: Option<&Duration>| mib_per_second(extent.stream, *time.expect("a stream"));
+        println!(
+            "{name}: {:.0} in all, from {:.0} to {:.0}",
+            mib_per_second(mib, total(times)),
+            of(times.iter().max()),
+            of(times.iter().min())
+        );
+    }
     println!(
-        "\nstream of {} MiB out of a qube: {:.0} MiB/s, relay alone {:.0} MiB/s, ratio {:.0} %; \
-         the daemon takes {cost:.1} ms of a processor for 100 MiB",
-        extent.stream,
-        mib_per_second(extent.stream, ours),
-        mib_per_second(extent.stream, floor),
-        100.0 * floor.as_secs_f64() / ours.as_secs_f64()
+        "ratio {:.0} %; the daemon takes {cost:.1} ms of a processor for 100 MiB",
+        100.0 * total(&floor).as_secs_f64() / total(&ours).as_secs_f64()
     );
 }
 
@@ -291,7 +327,7 @@ fn memory(host: &Host, extent: &Extent) {
     shim.call("exec_in_vm", &json!({"vm_name": "work", "command": make})).expect("a file");
     let mut passed = 0;
     let began = Instant::now();
-    while passed < extent.stream {
+    while passed < extent.read {
         let read = json!({"vm_name": "work", "file_path": "big", "length": CHUNK_MIB << 20});
         let read = shim.call("read_file_in_vm", &read).expect("a range");
         assert_eq!(read["size"], json!(CHUNK_MIB << 20));
@@ -301,8 +337,7 @@ fn memory(host: &Host, extent: &Extent) {
     let daemon = host.daemon_pid(Daemon::Serve).expect("the daemon");
     println!(
         "{passed} MiB through the agent in ranges of {CHUNK_MIB} MiB, as base64: {rate:.0} MiB/s\n\
-         most memory, {} MiB of stream and these: daemon {:.1} MiB, agent {:.1} MiB",
-        5 * extent.stream,
+         most memory so far: daemon {:.1} MiB, agent {:.1} MiB",
         status(daemon, "VmHWM"),
         status(shim.pid(), "VmHWM"),
     );

@@ -40,6 +40,9 @@ pub enum Error {
     /// The work was stopped, because nobody waits for it or nobody may any more.
     #[error("stopped: the caller hung up, the grant ended, or the daemon ends")]
     Cancelled,
+    /// The system gives the daemon no other thread.
+    #[error("no thread can be started")]
+    Thread(#[source] io::Error),
     /// The handler panicked.
     #[error("the handler panicked")]
     Panicked,

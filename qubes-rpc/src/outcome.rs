@@ -1,5 +1,7 @@
 //! What becomes of a call, and the one place where an error turns into what the caller is told.
 
+use std::io;
+
 use contract::Fault;
 
 use crate::{
@@ -77,6 +79,7 @@ pub(crate) fn failed(error: Error, id: &str) -> Outcome {
         Error::File(_) => broken("a file in dom0 could not be used"),
         Error::TcpPolicy(_) => broken("the helper that writes qubes.ConnectTCP policy failed"),
         Error::Stored(what) => broken(what),
+        Error::Thread(_) => broken("dom0 has no thread to spare; try again later"),
         Error::Encoding(_) | Error::Panicked => broken("internal error"),
     };
     Outcome::fault(fault, chain(&error))
@@ -85,7 +88,10 @@ pub(crate) fn failed(error: Error, id: &str) -> Outcome {
 /// What a caller may know of work that could not be run.
 fn told(error: &RunError) -> &'static str {
     match error {
-        RunError::Missing(_) => "qrexec-client is missing in dom0",
+        RunError::NotStarted(error) if error.kind() == io::ErrorKind::NotFound => {
+            "qrexec-client is missing in dom0"
+        }
+        RunError::NotStarted(_) => "qrexec-client cannot be started in dom0; try again later",
         RunError::Refused { .. } => "qrexec in dom0 refused to reach the qube",
         RunError::NotFound { .. } => "the qube has no service qubes.VMShell",
         RunError::CannotExecute { .. } => "the qube cannot be reached, or has no such user",

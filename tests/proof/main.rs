@@ -3,7 +3,7 @@
 //!
 //! `cargo test -p salt-bridge-sim --test proof` takes seconds;
 //! `cargo test --release -p salt-bridge-sim --test proof -- --long` kills 1,000 times and makes 100,000
-//! calls. A word (`faults`, `disk`, `clock`, `kills`, `load`, `day`) runs that part alone; `--seed N`
+//! calls. A word (`faults`, `forks`, `disk`, `clock`, `kills`, `load`, `day`) runs that part alone; `--seed N`
 //! repeats a run; `--under LINE` has the daemons of `day` started by a line of bash with `"$@"` in it.
 #![expect(
     clippy::expect_used,
@@ -17,6 +17,7 @@ mod clock;
 mod day;
 mod disk;
 mod faults;
+mod forks;
 mod kills;
 mod load;
 mod machine;
@@ -41,9 +42,10 @@ pub(crate) struct Extent {
 
 type Part = (&'static str, fn(&Extent));
 
-const PARTS: [Part; 6] = [
+const PARTS: [Part; 7] = [
     ("day", day::run),
     ("faults", faults::run),
+    ("forks", forks::run),
     ("disk", disk::run),
     ("clock", clock::run),
     ("kills", kills::run),

@@ -119,10 +119,21 @@ impl State {
         if appended.is_err() {
             self.log = None;
         }
-        let sync = self.sync.get_or_insert_with(|| start_sync(places.clone()));
-        // A full channel is a thread that is awake already.
-        let _awake = sync.try_send(());
+        self.force(places);
         appended
+    }
+
+    /// Has the log forced to the disk: soon, or now where the system gives no thread for it.
+    fn force(&mut self, places: &Places) {
+        if self.sync.is_none() {
+            self.sync = start_sync(places.clone()).ok();
+        }
+        if let Some(sync) = &self.sync {
+            // A full channel is a thread that is awake already.
+            let _awake = sync.try_send(());
+        } else if let Some(Err(error)) = self.log.as_ref().map(Log::sync) {
+            tell_unforced(&error);
+        }
     }
 
     fn tell_dropped(&mut self, places: &Places) {
@@ -140,15 +151,19 @@ impl Drop for Audit {
         let mut state = self.state.borrow_mut();
         state.tell_dropped(&self.places);
         if let Some(Err(error)) = state.log.as_ref().map(Log::sync) {
-            journal::say(&format!("the audit log cannot be forced to the disk: {error}"));
+            tell_unforced(&error);
         }
     }
 }
 
+fn tell_unforced(error: &io::Error) {
+    journal::say(&format!("the audit log cannot be forced to the disk: {error}"));
+}
+
 /// A thread, because waiting for the disk would hold up every call.
-fn start_sync(places: Places) -> SyncSender<()> {
+fn start_sync(places: Places) -> io::Result<SyncSender<()>> {
     let (wake, awake) = sync_channel(1);
-    thread::spawn(move || {
+    thread::Builder::new().spawn(move || {
         while awake.recv().is_ok() {
             thread::sleep(SYNC);
             for path in [&places.log, &places.head] {
@@ -161,8 +176,8 @@ fn start_sync(places: Places) -> SyncSender<()> {
                 }
             }
         }
-    });
-    wake
+    })?;
+    Ok(wake)
 }
 
 /// Every line that can be read, the oldest first, from all files.

@@ -64,7 +64,7 @@ pub(super) fn start_bare(program: &Path, place: Place<'_>) -> Result<Child, RunE
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .kill_on_drop(true);
-    command.spawn().map_err(RunError::Missing)
+    command.spawn().map_err(RunError::NotStarted)
 }
 
 /// What may follow `-d`: the UUID of a qube. dom0, in whichever spelling, would run what it is told

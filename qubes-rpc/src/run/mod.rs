@@ -156,7 +156,7 @@ pub enum Ended {
 pub enum RunError {
     /// qrexec-client could not be started.
     #[error("qrexec-client cannot be started")]
-    Missing(#[source] io::Error),
+    NotStarted(#[source] io::Error),
     /// qrexec refused the call (126).
     #[error("qrexec refused the call: {message}")]
     Refused {

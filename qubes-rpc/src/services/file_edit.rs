@@ -1,9 +1,11 @@
 //! `edit_file_in_vm`.
 
+use std::thread;
+
 use contract::{Fault, Power, limits};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
-use tokio::task::spawn_blocking;
+use tokio::sync::oneshot;
 
 use crate::{
     edit::{Edit, Edited, edit},
@@ -133,12 +135,9 @@ impl Service for FileEdit {
                 format!("the file has changed: its SHA-256 is {before}; nothing was written");
             return Err(Fault::bad_request(message).into());
         }
-        // On a thread of its own: the daemon's only one keeps the clocks of all calls.
-        let edited = spawn_blocking(move || edit(loaded.content, &edits, limits::EDIT_BYTES));
-        let Edited { content, replacements, excerpt } = edited
-            .await
-            .map_err(|_| Error::Panicked)?
-            .map_err(|error| Fault::bad_request(format!("{error}; nothing was written")))?;
+        let edited = aside(move || edit(loaded.content, &edits, limits::EDIT_BYTES)).await?;
+        let Edited { content, replacements, excerpt } =
+            edited.map_err(|error| Fault::bad_request(format!("{error}; nothing was written")))?;
         let written = host
             .store_file(&on, path.as_bytes(), &before, &content)
             .await
@@ -151,6 +150,14 @@ impl Service for FileEdit {
             excerpt,
         })
     }
+}
+
+/// Works on a thread of its own: the daemon's only one keeps the clocks of all calls. tokio's own
+/// threads for this would panic where the system gives none.
+async fn aside<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Error> {
+    let (told, answer) = oneshot::channel();
+    thread::Builder::new().spawn(move || drop(told.send(work()))).map_err(Error::Thread)?;
+    answer.await.map_err(|_| Error::Panicked)
 }
 
 fn digest(content: &[u8]) -> String {

@@ -80,19 +80,20 @@ impl Service for VmNetworkInfo {
     type Response = Response;
 
     async fn handle(qube: ManagedQube, _: Nothing, host: Reader<'_>) -> Result<Response, Error> {
-        let properties = properties(&qube, host).await?;
-        let state = host.state(&qube).await?;
-        let note = if state != PowerState::Running {
-            Some(format!("the qube is not running (its state is {state})"))
-        } else if !qube.holds(Power::Exec) {
-            Some("you do not hold the power exec over this qube".into())
-        } else {
-            None
+        let inside = async {
+            let state = host.state(&qube).await?;
+            let note = if state != PowerState::Running {
+                format!("the qube is not running (its state is {state})")
+            } else if !qube.holds(Power::Exec) {
+                "you do not hold the power exec over this qube".to_owned()
+            } else {
+                return Ok((host.network_state(&qube).await?, None));
+            };
+            Ok::<_, Error>((Vec::new(), Some(note)))
         };
-        let parts = match note {
-            Some(_) => Vec::new(),
-            None => host.network_state(&qube).await?,
-        };
+        // Both to their ends: what runs in a qube is not left behind when dom0 has no answer.
+        let (properties, inside) = tokio::join!(properties(&qube, host), inside);
+        let (properties, (parts, note)) = (properties?, inside?);
         Ok(describe(properties, &parts, note, host.is_plain()))
     }
 }

@@ -35,6 +35,7 @@ use crate::{
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Show every grant: agent, target, powers, end, and whether it has ended.
+    #[command(visible_alias = "list")]
     Show {
         #[command(flatten)]
         agent: OneAgent,

@@ -39,7 +39,7 @@ fn a_program_that_is_not_there_is_missing() {
         let error = runner
             .command(place(1.0), &Command::line(b"true"), Body::empty(), &mut kept, &never)
             .await;
-        assert!(matches!(error, Err(RunError::Missing(_))));
+        assert!(matches!(error, Err(RunError::NotStarted(_))));
     });
 }
 
