@@ -184,23 +184,20 @@ mod tests {
 
     #[test]
     fn a_rule_is_withdrawn_when_its_qube_loses_the_tag_or_is_gone() {
-        on_one_thread(async {
-            let rule = "qubes.ConnectTCP +22  work  ai-one  allow\n";
-            let dom0 = Dom0::start("@agent salt-bridge\nwork net\n@tag:ai-managed net\n");
-            let path = dom0.at("etc/qubes/policy.d/30-salt-bridge-tcp.policy");
-            let there = || fs::read_to_string(&path).unwrap().contains(rule);
-            // Whether the daemon looks at tags after it has begun to listen.
-            let watches = || {
-                let calls = dom0.qubesd.calls.borrow();
-                let events = calls.iter().rposition(|call| call.starts_with("admin.Events"));
-                let tags = calls.iter().rposition(|call| call.starts_with("admin.vm.tag.List"));
-                events.is_some() && tags > events
-            };
-            dom0.qubesd.keeps_listeners.set(true);
-            let _helper = dom0.start_helper();
-            for event in ["domain-tag-delete:ai-managed", "domain-delete"] {
-                dom0.qubesd.untagged.set("");
-                dom0.qubesd.calls.borrow_mut().clear();
+        for event in ["domain-tag-delete:ai-managed", "domain-delete"] {
+            on_one_thread(async {
+                let rule = "qubes.ConnectTCP +22  work  ai-one  allow\n";
+                let dom0 = Dom0::start("@agent salt-bridge\nwork net\n@tag:ai-managed net\n");
+                let path = dom0.at("etc/qubes/policy.d/30-salt-bridge-tcp.policy");
+                let there = || fs::read_to_string(&path).unwrap().contains(rule);
+                // Whether the daemon looks at tags after it has begun to listen.
+                let watches = || {
+                    let calls = dom0.qubesd.calls.borrow();
+                    let last = |method| calls.iter().rposition(|call| call.starts_with(method));
+                    last("admin.Events").is_some_and(|at| last("admin.vm.tag.List") > Some(at))
+                };
+                dom0.qubesd.keeps_listeners.set(true);
+                let _helper = dom0.start_helper();
                 let args =
                     json!({"action": "add", "source": "work", "target": "ai-one", "port": 22});
                 let answer = dom0.framed(TCP, args, b"").await;
@@ -213,8 +210,8 @@ mod tests {
                 while there() {
                     tokio::task::yield_now().await;
                 }
-            }
-        });
+            });
+        }
     }
 
     #[test]
