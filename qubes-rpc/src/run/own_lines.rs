@@ -5,6 +5,7 @@
 //! know that number, and could by guessing it only hide lines of its own.
 
 use bytes::{Bytes, BytesMut};
+use memchr::memmem;
 
 /// The time before the name, where `0` stands for a digit.
 const TIME: &[u8] = b"0000-00-00 00:00:00.000 ";
@@ -15,14 +16,15 @@ const LINE_BYTES: usize = 4096;
 #[derive(Debug)]
 pub(super) struct OwnLines {
     /// What stands behind the time.
-    name: Vec<u8>,
+    name: memmem::Finder<'static>,
     held: BytesMut,
 }
 
 impl OwnLines {
     /// For the qrexec-client with this process id; without one nothing is dropped.
     pub(super) fn of(pid: Option<u32>) -> Option<Self> {
-        let name = format!("qrexec-client[{}]: ", pid?).into_bytes();
+        let name = format!("qrexec-client[{}]: ", pid?);
+        let name = memmem::Finder::new(name.as_bytes()).into_owned();
         Some(Self { name, held: BytesMut::new() })
     }
 
@@ -35,7 +37,7 @@ impl OwnLines {
         let mut rest = BytesMut::new();
         while let Some(at) = self.begin(&self.held) {
             rest.extend_from_slice(&self.held.split_to(at));
-            let whole = self.held.len() >= TIME.len() + self.name.len();
+            let whole = self.held.len() >= self.length();
             match memchr::memchr(b'\n', &self.held) {
                 Some(end) if whole => drop(self.held.split_to(end + 1)),
                 None if whole && self.held.len() >= LINE_BYTES => self.held.clear(),
@@ -48,30 +50,37 @@ impl OwnLines {
 
     /// What is left at the end of the stream: an unfinished line of its own is dropped.
     pub(super) fn finish(&mut self) -> Bytes {
-        let whole = self.held.len() >= TIME.len() + self.name.len();
+        let whole = self.held.len() >= self.length();
         let held = self.held.split().freeze();
         if whole { Bytes::new() } else { held }
     }
 
-    /// Where the first line of its own begins, or may begin.
+    /// Of the time and the name.
+    fn length(&self) -> usize {
+        TIME.len() + self.name.needle().len()
+    }
+
+    /// Where the first line of its own begins, or may begin at the end of these bytes.
     fn begin(&self, bytes: &[u8]) -> Option<usize> {
         let own = |byte: u8, at: usize| match TIME.get(at) {
             Some(b'0') => byte.is_ascii_digit(),
             Some(expected) => byte == *expected,
-            None => self.name.get(at - TIME.len()).is_none_or(|expected| byte == *expected),
+            None => self.name.needle().get(at - TIME.len()).is_none_or(|name| byte == *name),
         };
-        let length = TIME.len() + self.name.len();
-        (0..bytes.len()).find(|begin| {
+        let fits = |begin: &usize| {
             let line = bytes.get(*begin..).unwrap_or_default();
-            line.iter().take(length).enumerate().all(|(at, byte)| own(*byte, at))
-        })
+            line.iter().take(self.length()).enumerate().all(|(at, byte)| own(*byte, at))
+        };
+        let names = self.name.find_iter(bytes).filter_map(|at| at.checked_sub(TIME.len()));
+        let end = bytes.len().saturating_sub(self.length() - 1)..bytes.len();
+        names.chain(end).find(fits)
     }
 }
 
 /// Whether a line is one that this qrexec-client wrote.
 pub(super) fn is_own_line(line: &str, pid: Option<u32>) -> bool {
     OwnLines::of(pid).is_some_and(|own| {
-        let whole = line.len() >= TIME.len() + own.name.len();
+        let whole = line.len() >= own.length();
         whole && own.begin(line.as_bytes()) == Some(0)
     })
 }

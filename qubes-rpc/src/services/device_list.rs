@@ -69,6 +69,8 @@ pub struct Response {
     pub offered: Vec<Offered>,
     /// What is attached to the qube; nothing while it does not run.
     pub attached: Vec<Attached>,
+    /// How many devices are left out, as only the first 200 of each list are shown.
+    pub left_out: u64,
 }
 
 impl Service for DeviceList {
@@ -91,15 +93,29 @@ impl Service for DeviceList {
     ) -> Result<Response, Error> {
         let class = request.class.for_qubesd()?;
         let mut names = host.names(&qube);
-        let mut response = Response { offered: Vec::new(), attached: Vec::new() };
-        for device in host.devices_offered(&qube, &class).await? {
+        let mut response = Response { offered: Vec::new(), attached: Vec::new(), left_out: 0 };
+        let mut all = host.devices_offered(&qube, &class).await?;
+        response.left_out += shorten(&mut all);
+        for device in all {
             response.offered.push(offered(&device, &mut names).await?);
         }
-        for device in host.devices_attached(&qube, &class).await? {
+        let mut all = host.devices_attached(&qube, &class).await?;
+        response.left_out += shorten(&mut all);
+        for device in all {
             response.attached.push(attached(&device, &mut names).await?);
         }
         Ok(response)
     }
+}
+
+/// The most devices of one list, as a qube may offer as many as it likes.
+const DEVICES: usize = 200;
+
+/// Leaves out what is too many, and says how much that is.
+fn shorten(devices: &mut Vec<Device>) -> u64 {
+    let left_out = devices.len().saturating_sub(DEVICES);
+    devices.truncate(DEVICES);
+    u64::try_from(left_out).unwrap_or(u64::MAX)
 }
 
 /// The keys under which a device says what it is.
@@ -137,4 +153,24 @@ pub(super) async fn attached(device: &Device, names: &mut Names<'_>) -> Result<A
 pub(crate) fn printable(untrusted: &str) -> String {
     let plain = |found: char| if found.is_control() { '_' } else { found };
     untrusted.chars().take(DESCRIPTION_CHARS).map(plain).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_first_devices_of_a_qube_that_offers_very_many_are_asked_about() {
+        let device = |port: usize| Device {
+            backend: "ai-one".into(),
+            port: port.to_string(),
+            device_id: "*".into(),
+            properties: Vec::new(),
+        };
+        let mut few = vec![device(0)];
+        assert_eq!((shorten(&mut few), few.len()), (0, 1));
+        let mut many: Vec<Device> = (0..DEVICES + 3).map(device).collect();
+        assert_eq!((shorten(&mut many), many.len()), (3, DEVICES));
+        assert_eq!(many.first().map(|first| first.port.as_str()), Some("0"));
+    }
 }
