@@ -14,7 +14,7 @@ use crate::{
     agent::Agent,
     catalogue::{CatalogueError, Tools},
     commands::{self, call, doctor, topology, transfer},
-    confinement::confine,
+    confinement::Writes,
     harden, http, log, onion,
     principals::command as token,
     qrexec::Qrexec,
@@ -53,6 +53,9 @@ pub(crate) struct Calls {
     /// Offer tools that move files between qubes and this folder of the agent's own qube
     #[arg(long, global = true, value_name = "DIR")]
     transfer_dir: Option<PathBuf>,
+    /// Serve without Landlock, for a qube where qrexec does not work under it
+    #[arg(long, global = true)]
+    unconfined: bool,
 }
 
 impl Calls {
@@ -61,9 +64,9 @@ impl Calls {
         &self.qrexec_client_vm
     }
 
-    /// The folder of this qube whose files are offered.
-    pub(crate) fn transfer_dir(&self) -> Option<&Path> {
-        self.transfer_dir.as_deref()
+    /// What a process that serves so may still write to.
+    pub(crate) fn writes(&self) -> Writes {
+        Writes { transfers: self.transfer_dir.clone(), is_off: self.unconfined }
     }
 
     /// Whether files of this qube are offered.
@@ -194,10 +197,10 @@ enum Error {
 }
 
 fn serve(calls: Calls) -> Result<ExitCode, Error> {
-    let folder = calls.transfer_dir.clone();
+    let writes = calls.writes();
     let server = calls.server()?;
     // Before there is a thread that would stay unconfined.
-    confine(folder.as_deref().as_slice());
+    writes.confine(None);
     on_one_thread(stdio::serve(server)).map_err(Error::Runtime)??;
     Ok(ExitCode::SUCCESS)
 }

@@ -3,7 +3,7 @@
 //!
 //! What is read and started is not limited: `qrexec-client-vm` and its libraries lie in many places.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use landlock::{
     ABI, Access, AccessFs, AccessNet, Ruleset, RulesetAttr, RulesetCreatedAttr, RulesetError,
@@ -25,11 +25,33 @@ pub(crate) enum Confinement {
     Partial,
     /// The kernel has no Landlock, or it is switched off.
     None,
+    /// The user wants none of it.
+    Off,
 }
 
-/// Confines this thread, and all threads and programs that it starts from now on, for good. What is
-/// open stays open. A kernel that cannot do it is no error.
-pub(crate) fn confine(writable: &[&Path]) -> Confinement {
+/// What a process that serves may still write to.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Writes {
+    /// The folder for transfers.
+    pub(crate) transfers: Option<PathBuf>,
+    /// There are none.
+    pub(crate) is_off: bool,
+}
+
+impl Writes {
+    /// Confines this thread, and all threads and programs that it starts from now on, for good, to
+    /// the folder for transfers and another one. What is open stays open. A kernel that cannot do it
+    /// is no error.
+    pub(crate) fn confine(&self, other: Option<&Path>) -> Confinement {
+        if self.is_off {
+            return Confinement::Off;
+        }
+        let writable: Vec<&Path> = self.transfers.as_deref().into_iter().chain(other).collect();
+        confine(&writable)
+    }
+}
+
+fn confine(writable: &[&Path]) -> Confinement {
     match restrict(writable) {
         Ok(RulesetStatus::FullyEnforced) => Confinement::Full,
         Ok(RulesetStatus::PartiallyEnforced) => Confinement::Partial,

@@ -15,7 +15,7 @@ use serde::Serialize;
 use super::{CommandError, print, table};
 use crate::{
     cli::{Calls, on_one_thread},
-    confinement::{Confinement, confine},
+    confinement::Confinement,
     qrexec::CallError,
     reply::ReplyError,
     vms::Vm,
@@ -56,11 +56,11 @@ impl Finding {
 /// Looks at everything and prints what was found. The exit code is 1 when something is wrong.
 pub(crate) fn run(arguments: Arguments, calls: Calls) -> Result<ExitCode, CommandError> {
     let program = look_for_program(calls.program());
-    let folder = calls.transfer_dir().map(Path::to_path_buf);
+    let writes = calls.writes();
     let agent = calls.agent()?;
     // As when it serves, so that what is found out here holds there.
-    let confinement = judge_confinement(confine(folder.as_deref().as_slice()));
-    let mut findings = vec![version(agent.tools().len()), program, confinement];
+    let confinement = writes.confine(None);
+    let mut findings = vec![version(agent.tools().len()), program, judge_confinement(confinement)];
     if findings.iter().all(|finding| finding.ok) {
         let began = Instant::now();
         let listed = on_one_thread(agent.vms()).map_err(CommandError::Runtime)?;
@@ -93,6 +93,7 @@ fn judge_confinement(confinement: Confinement) -> Finding {
         Confinement::Full => "Landlock: writes only to devices and --transfer-dir, and no TCP port",
         Confinement::Partial => "Landlock, of which this kernel knows a part",
         Confinement::None => "none: this kernel has no Landlock",
+        Confinement::Off => "none, by --unconfined",
     };
     Finding::good("confinement", seen)
 }
@@ -142,7 +143,8 @@ fn judge_answer(listed: &Result<Vec<Vm>, CallError>, took_ms: u128) -> Finding {
         }
         CallError::NotRun(_) | CallError::Cut(_) => {
             "The daemon in dom0 did not answer. In dom0: `saltbridged doctor`, and \
-             `journalctl -u 'salt-bridge*'`."
+             `journalctl -u 'salt-bridge*'`. If `salt-bridge doctor --unconfined` is answered, \
+             qrexec does not work under Landlock here: serve with --unconfined."
         }
         CallError::Frame(_) | CallError::Text(_) => {
             "What answers in dom0 is another program or an older version. In dom0: \

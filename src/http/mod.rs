@@ -33,7 +33,7 @@ use self::{
 use crate::{
     caller::Caller,
     cli::{self, AgentError, Calls},
-    confinement::confine,
+    confinement::Writes,
     log,
     principals::{
         command::Files,
@@ -117,7 +117,7 @@ pub(crate) fn run(arguments: Arguments, calls: Calls) -> Result<ExitCode, ServeE
         return Err(ServeError::Transfers);
     }
     let places = files.places().ok_or(ServeError::NoHome)?;
-    let folder = calls.transfer_dir().map(Path::to_path_buf);
+    let writes = calls.writes();
     if keys::make_token(&places.token)? {
         log::line(&format!("made a token, in {}", places.token.display()));
     }
@@ -125,7 +125,7 @@ pub(crate) fn run(arguments: Arguments, calls: Calls) -> Result<ExitCode, ServeE
     let agent = calls.agent()?;
     let server = move |caller| Server::new(Arc::new(agent.for_caller(caller)));
     let door = Door::Tokens(Arc::clone(&keys));
-    cli::on_one_thread(serve(&reach, folder.as_deref(), door, Some(keys), server))
+    cli::on_one_thread(serve(&reach, &writes, door, Some(keys), server))
         .map_err(ServeError::Runtime)??;
     Ok(ExitCode::SUCCESS)
 }
@@ -133,7 +133,7 @@ pub(crate) fn run(arguments: Arguments, calls: Calls) -> Result<ExitCode, ServeE
 /// Serves such handlers there until a signal asks for the end.
 async fn serve<H: ServerHandler>(
     reach: &Reach,
-    transfers: Option<&Path>,
+    writes: &Writes,
     door: Door,
     keys: Option<Arc<Keys>>,
     server: impl Fn(Arc<Caller>) -> H + Send + Sync + 'static,
@@ -145,8 +145,7 @@ async fn serve<H: ServerHandler>(
     // The socket is removed at the end.
     let socket = reach.unix.as_deref().and_then(Path::parent);
     let socket = socket.map(|folder| if folder == Path::new("") { Path::new(".") } else { folder });
-    let writable: Vec<&Path> = transfers.into_iter().chain(socket).collect();
-    confine(&writable);
+    writes.confine(socket);
     log::line(&format!("listening on {}", listener.render()));
     let stopping = async {
         tokio::select! {

@@ -32,6 +32,7 @@ use super::{Door, Reach, ServeError, serve};
 use crate::{
     caller::{Caller, Limits},
     cli,
+    confinement::Writes,
 };
 
 /// How long what is listed may be kept, in milliseconds.
@@ -59,7 +60,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, ServeError> {
     let caller = Arc::new(Caller::new(None, Limits::default()));
     let fixtures = Arc::new(Fixtures::new());
     let server = move |_: Arc<Caller>| Arc::clone(&fixtures);
-    cli::on_one_thread(serve(&reach, None, Door::Open(caller), None, server))
+    cli::on_one_thread(serve(&reach, &Writes::default(), Door::Open(caller), None, server))
         .map_err(ServeError::Runtime)??;
     Ok(ExitCode::SUCCESS)
 }
