@@ -34,7 +34,7 @@ pub(crate) enum Confinement {
 pub(crate) struct Writes {
     /// The folder for transfers.
     pub(crate) transfers: Option<PathBuf>,
-    /// There are none.
+    /// To anything it likes.
     pub(crate) is_off: bool,
 }
 
