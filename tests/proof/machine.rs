@@ -129,9 +129,13 @@ impl Machine {
 
     fn nothing_is_left(&self) -> usize {
         for qube in ["work", "dev"].iter().chain(&FOREIGN) {
-            until(&format!("{qube} is empty"), || {
-                self.host.processes(qube).expect("a qube").is_empty()
-            });
+            let left = || self.host.processes(qube).expect("a qube");
+            let deadline = Instant::now() + PATIENCE;
+            while !left().is_empty() {
+                let told: Vec<String> = left().into_iter().map(describe).collect();
+                assert!(Instant::now() < deadline, "{qube} is not empty: {told:#?}");
+                std::thread::sleep(Duration::from_millis(1));
+            }
         }
         let marker = self.host.root().join("usr/bin/qrexec-client");
         let marker = marker.to_string_lossy().into_owned();
@@ -332,6 +336,15 @@ pub(crate) fn start_daemons_by(host: &Host, line: &str) {
     fs::remove_file(&link).expect("a link");
     fs::write(&link, script).expect("a script");
     fs::set_permissions(&link, fs::Permissions::from_mode(0o755)).expect("a mode");
+}
+
+/// What a process is: its state, parent, group and session, its command line, and its mark.
+fn describe(pid: i32) -> String {
+    let of = |name: &str| fs::read(format!("/proc/{pid}/{name}")).unwrap_or_default();
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).replace('\0', " ");
+    let mark = of("environ");
+    let mark = mark.split(|byte| *byte == 0).find(|line| line.starts_with(b"SALT_BRIDGE_CALL="));
+    format!("{} {} {}", text(&of("stat")), text(&of("cmdline")), text(mark.unwrap_or_default()))
 }
 
 /// Waits until something is so.

@@ -23,7 +23,7 @@ halt() {
   why=$1
   finish
   for ((try = 0; try < 100; try++)); do
-    members "$leader" "$mark"
+    members "$leader" "$mark" "$leader"
     [ -z "$living" ] && return
     sleep 0.1
   done

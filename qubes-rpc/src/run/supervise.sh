@@ -41,10 +41,10 @@ receive() {
   fi
 }
 
-# Sets `living` to the processes of this group or session, those with this mark, and all that descend from them;
-# without a mark to those of the group alone.
+# Sets `living` to the processes of this group or session, those with this mark, the one with a number, if that is
+# given, and all that descend from them; without a mark to those of the group alone.
 members() {
-  local stat pid before=-1
+  local stat pid before=-1 number=$3
   local -A inside=() parent=()
   if [ -n "$2" ]; then
     for pid in $(grep -lszxF "SALT_BRIDGE_CALL=$2" /proc/[0-9]*/environ); do
@@ -57,7 +57,7 @@ members() {
     set -- "$1" "$2" ${stat##*) }          # behind the name: state, parent, group, session
     case $3 in '' | Z | X) unset "inside[$pid]"; continue ;; esac
     parent[$pid]=$4
-    if [[ $5 = "$1" || ( -n $2 && $6 = "$1" ) ]]; then inside[$pid]=1; fi
+    if [[ $pid = "$number" || $5 = "$1" || ( -n $2 && $6 = "$1" ) ]]; then inside[$pid]=1; fi
   done
   until [ -z "$2" ] || [ "$before" = "${#inside[@]}" ]; do
     before=${#inside[@]}
@@ -76,19 +76,20 @@ terminate() {
   done
 }
 
-# Ends all that belongs to the work. `living` tells what could not be killed.
+# Ends all that belongs to the work. `living` tells what could not be killed. Until its first program begins, the
+# leader has neither group nor mark, but its number.
 finish() {
   local try denied=
-  members "$leader" "$mark"
+  members "$leader" "$mark" "$leader"
   [ -z "$living" ] && return
   terminate $living
   for try in 1 2 3 4 5; do
-    members "$leader" "$mark"
+    members "$leader" "$mark" "$leader"
     [ -z "$living" ] || [ -n "$denied" ] && return
     kill -KILL $living || denied=1         # not one of them
     sleep 0.02
   done
-  members "$leader" "$mark"
+  members "$leader" "$mark" "$leader"
 } 2>/dev/null
 
 launch() {

@@ -199,6 +199,19 @@ fn a_cancelled_command_takes_its_detached_children_with_it() {
 }
 
 #[test]
+fn a_command_that_is_cancelled_before_its_first_program_begins_is_dead() {
+    block_on(async {
+        let (qube, cancel) = (never_begins(), CancellationToken::new());
+        let mut kept = Kept { cancel: Some(("go", cancel.clone())), ..Kept::default() };
+        let env = ["A=b".to_owned()];
+        let (runner, command) = (qube.runner(), before_its_program(&env));
+        let ended = runner.command(place(60.0), &command, Body::empty(), &mut kept, &cancel).await;
+        assert_eq!(ended.unwrap(), Ended::Cancelled);
+        qube.assert_empty();
+    });
+}
+
+#[test]
 fn two_hundred_children_are_dead() {
     let (qube, ended, ..) = cancelled("for i in {1..200}; do sleep 400 & done; echo go; wait", b"");
     assert_eq!(ended, Ended::Cancelled);

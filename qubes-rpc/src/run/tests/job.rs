@@ -152,6 +152,18 @@ fn a_stopped_job_is_dead_with_its_children_whatever_they_do() {
 }
 
 #[test]
+fn a_job_that_is_stopped_before_its_first_program_begins_is_dead() {
+    block_on(async {
+        let mark = Token::random().unwrap().as_str().to_owned();
+        let job = Job { qube: never_begins(), mark };
+        let env = ["A=b".to_owned()];
+        job.begin(before_its_program(&env), b"", LONG).await.unwrap();
+        assert!(matches!(job.stop(false).await, JobState::Ended(JobEnd::Stopped, _)));
+        job.qube.assert_empty();
+    });
+}
+
+#[test]
 fn a_job_ends_at_its_deadline() {
     block_on(async {
         let job =

@@ -115,6 +115,20 @@ fn helpless() -> Qube {
     )
 }
 
+/// Work stays for ever between its fork and its first program, as it may for a moment on a busy machine.
+fn never_begins() -> Qube {
+    Qube::with(
+        r#"hash() { printf go; while :; do :; done; }
+           export -f hash
+           exec env --default-signal=INT,QUIT HOME="$PWD" bash"#,
+    )
+}
+
+/// A command with variables: the frame looks for its own programs then, which is where such work stays.
+fn before_its_program(env: &[String]) -> Command<'_> {
+    Command { env, ..Command::line(b"true") }
+}
+
 /// The qube of these tests, as qrexec-client is told.
 const QUBE: &str = "uuid:0a11ce00-0000-4000-8000-000000000001";
 
