@@ -273,7 +273,7 @@ fn streams(host: &Host, extent: &Extent) {
     let request = json!({"cmd": command}).to_string();
     let daemon = host.daemon_pid(Daemon::Serve).expect("the daemon");
     let before = processor_ms(daemon);
-    let [mut floor, mut ours] = [const { Vec::new() }; 2];
+    let (mut floor, mut ours) = (Vec::new(), Vec::new());
     for _ in 0..extent.streams {
         for (service, input, times) in
             [("bench.Cat", "", &mut floor), ("saltbridge.VmExec+work", request.as_str(), &mut ours)]

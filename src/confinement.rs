@@ -30,7 +30,7 @@ pub(crate) enum Confinement {
 }
 
 /// What a process that serves may still write to.
-#[derive(Clone, Debug, Default)]
+#[derive(Debug, Default)]
 pub(crate) struct Writes {
     /// The folder for transfers.
     pub(crate) transfers: Option<PathBuf>,

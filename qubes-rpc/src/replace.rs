@@ -3,7 +3,7 @@
 use std::{
     fs::{self, File, OpenOptions, Permissions},
     io::{self, Write},
-    os::unix::fs::{OpenOptionsExt, PermissionsExt},
+    os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt},
     path::Path,
 };
 
@@ -34,6 +34,14 @@ pub(crate) fn remove_file(path: &Path) -> io::Result<()> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         Err(error) => Err(error),
         Ok(()) => path.parent().map_or(Ok(()), sync_folder),
+    }
+}
+
+/// Makes the folder in which this file is to lie, for all to enter, unless it is there.
+pub(crate) fn make_folder_of(path: &Path) -> io::Result<()> {
+    match path.parent() {
+        Some(folder) => fs::DirBuilder::new().recursive(true).mode(0o755).create(folder),
+        None => Ok(()),
     }
 }
 

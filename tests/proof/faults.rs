@@ -87,9 +87,7 @@ pub(crate) fn run(extent: &Extent) {
     }
     slow_reader(&machine, &mut agent, &mut dice);
     faults += 1;
-    let after = Holdings::of_daemon(&machine.host);
-    assert!(after.children <= quiet.children, "children are left: {after:?}");
-    assert!(after.descriptors <= quiet.descriptors + 2, "descriptors are left: {after:?}");
+    Holdings::of_daemon(&machine.host).assert_none_left_since(&quiet);
     let (done, failed) = (agent.done, agent.failed);
     let held = machine.holds(&agent.promised);
     println!(

@@ -48,9 +48,7 @@ pub(crate) fn run(extent: &Extent) {
             }
         }
         assert_eq!(machine.host.daemon_pid(Daemon::Serve), daemon, "the daemon ended");
-        let after = Holdings::of_daemon(&machine.host);
-        assert!(after.children <= quiet.children, "children are left: {after:?}");
-        assert!(after.descriptors <= quiet.descriptors + 2, "descriptors are left: {after:?}");
+        Holdings::of_daemon(&machine.host).assert_none_left_since(&quiet);
         done += agent.done;
         held += machine.holds(&agent.promised);
     }

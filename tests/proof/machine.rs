@@ -130,12 +130,8 @@ impl Machine {
     fn nothing_is_left(&self) -> usize {
         for qube in ["work", "dev"].iter().chain(&FOREIGN) {
             let left = || self.host.processes(qube).expect("a qube");
-            let deadline = Instant::now() + PATIENCE;
-            while !left().is_empty() {
-                let told: Vec<String> = left().into_iter().map(describe).collect();
-                assert!(Instant::now() < deadline, "{qube} is not empty: {told:#?}");
-                std::thread::sleep(Duration::from_millis(1));
-            }
+            let told = || left().into_iter().map(describe).collect::<Vec<_>>();
+            wait(|| left().is_empty(), || format!("{qube} is empty: {:#?}", told()));
         }
         let marker = self.host.root().join("usr/bin/qrexec-client");
         let marker = marker.to_string_lossy().into_owned();
@@ -348,10 +344,15 @@ fn describe(pid: i32) -> String {
 }
 
 /// Waits until something is so.
-pub(crate) fn until(what: &str, mut is_so: impl FnMut() -> bool) {
+pub(crate) fn until(what: &str, is_so: impl FnMut() -> bool) {
+    wait(is_so, || what.to_owned());
+}
+
+/// The same with words that are found only when it was in vain.
+fn wait(mut is_so: impl FnMut() -> bool, what: impl Fn() -> String) {
     let deadline = Instant::now() + PATIENCE;
     while !is_so() {
-        assert!(Instant::now() < deadline, "waited in vain: {what}");
+        assert!(Instant::now() < deadline, "waited in vain: {}", what());
         std::thread::sleep(Duration::from_millis(1));
     }
 }
@@ -388,6 +389,12 @@ impl Holdings {
             children: children.unwrap_or_default().split_whitespace().count(),
             memory: field("VmRSS:"),
         }
+    }
+
+    /// Asserts that no child is left, and hardly a descriptor, that was not there before.
+    pub(crate) fn assert_none_left_since(&self, quiet: &Self) {
+        assert!(self.children <= quiet.children, "children are left: {self:?}");
+        assert!(self.descriptors <= quiet.descriptors + 2, "descriptors are left: {self:?}");
     }
 
     /// Of the daemon of this host.

@@ -131,8 +131,14 @@ impl State {
         if let Some(sync) = &self.sync {
             // A full channel is a thread that is awake already.
             let _awake = sync.try_send(());
-        } else if let Some(Err(error)) = self.log.as_ref().map(Log::sync) {
-            tell_unforced(&error);
+        } else {
+            self.force_now();
+        }
+    }
+
+    fn force_now(&self) {
+        if let Some(Err(error)) = self.log.as_ref().map(Log::sync) {
+            journal::say(&format!("the audit log cannot be forced to the disk: {error}"));
         }
     }
 
@@ -150,14 +156,8 @@ impl Drop for Audit {
     fn drop(&mut self) {
         let mut state = self.state.borrow_mut();
         state.tell_dropped(&self.places);
-        if let Some(Err(error)) = state.log.as_ref().map(Log::sync) {
-            tell_unforced(&error);
-        }
+        state.force_now();
     }
-}
-
-fn tell_unforced(error: &io::Error) {
-    journal::say(&format!("the audit log cannot be forced to the disk: {error}"));
 }
 
 /// A thread, because waiting for the disk would hold up every call.

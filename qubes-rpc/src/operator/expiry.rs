@@ -2,9 +2,7 @@
 //!
 //! It decides nothing: the daemon looks at the end of a grant in every call by itself.
 
-use std::{
-    collections::BTreeSet, fs, io, os::unix::fs::DirBuilderExt, path::Path, time::SystemTime,
-};
+use std::{collections::BTreeSet, fs, io, path::Path, time::SystemTime};
 
 use policy::{Block, Scope};
 
@@ -12,7 +10,7 @@ use super::{Place, systemd};
 use crate::{
     error::chain,
     journal,
-    replace::{remove_file, replace_file, sync_folder},
+    replace::{make_folder_of, remove_file, replace_file, sync_folder},
 };
 
 /// The timer's name.
@@ -72,9 +70,7 @@ pub(crate) fn follow(place: &Place, scope: &Scope, now: SystemTime) -> io::Resul
     }
     match &wanted {
         Some(text) => {
-            if let Some(folder) = link.parent() {
-                fs::DirBuilder::new().recursive(true).mode(0o755).create(folder)?;
-            }
+            make_folder_of(&link)?;
             replace_file(&file, text.as_bytes(), 0o644)?;
             if !links {
                 remove_file(&link)?;

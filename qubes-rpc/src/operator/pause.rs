@@ -6,8 +6,7 @@
 use std::{
     fs::{self, File, OpenOptions},
     io::{self, Write},
-    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
-    path::Path,
+    os::unix::fs::OpenOptionsExt,
     process::ExitCode,
     thread::sleep,
     time::{Duration, Instant, SystemTime},
@@ -25,7 +24,7 @@ use crate::{
     error::Error,
     journal,
     pause::is_paused,
-    replace::{remove_file, replace_file},
+    replace::{make_folder_of, remove_file, replace_file},
     scope_file::{ScopeFileError, read_scope},
     tcp_policy::{put_back, withdraw_all},
     times::now_with_milliseconds,
@@ -212,13 +211,6 @@ fn merge(rules: &mut TcpRules, more: &[TcpRule]) -> bool {
         rules.add(rule.clone());
     }
     rules.rules().len() > before
-}
-
-fn make_folder_of(path: &Path) -> io::Result<()> {
-    match path.parent() {
-        Some(folder) => fs::DirBuilder::new().recursive(true).mode(0o755).create(folder),
-        None => Ok(()),
-    }
 }
 
 fn write(place: &Place, paused: &mut Paused, rules: &TcpRules) -> io::Result<()> {
